@@ -1,0 +1,1 @@
+"""What models say: embedders, token counters, chunking."""

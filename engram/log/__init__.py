@@ -1,0 +1,1 @@
+"""The replicated log of opaque bytes: Raft, its disk and its wire. It never learns what an event is."""

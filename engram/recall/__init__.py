@@ -1,0 +1,1 @@
+"""Finding and packing memories: search, rank, and fit into the token budget."""

@@ -1,0 +1,76 @@
+"""Recording events: encode, propose, and wait for the ledger's verdict. The only way to write."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from engram.clock import Clock
+from engram.errors import TimedOutError
+from engram.events import Event, encode
+from engram.log.position import Position
+from engram.projections.verdicts import Verdict
+
+
+class Log(Protocol):
+    """The part of the replicated log that the recorder uses."""
+
+    def propose(self, data: bytes) -> Position:
+        """Append `data` on the leader, not durable yet.
+
+        Raises:
+            NoLeaderError: No leader is known.
+            NotLeaderError: Another node leads.
+            OverloadedError: Too many bytes wait to be committed.
+        """
+
+
+class Verdicts(Protocol):
+    """The part of the projector that the recorder uses."""
+
+    def expect(self, log_index: int, term: int) -> asyncio.Future[Sequence[Verdict]]:
+        """Return a future of the verdicts, one for each event of the entry proposed at that position.
+
+        It fails with NoLeaderError when an entry of another term took that place: nothing was written.
+        """
+
+
+class Receipt(NamedTuple):
+    """The entry that an acknowledged write went into, and the ledger's word on each of its events."""
+
+    log_index: int
+    verdicts: Sequence[Verdict]
+
+
+class Recorder:
+    """Makes events durable on a majority and visible to reads on this node."""
+
+    def __init__(self, log: Log, verdicts: Verdicts, clock: Clock, *, last_at_ms: int, timeout_s: float) -> None:
+        self._log = log
+        self._verdicts = verdicts
+        self._clock = clock
+        self._last_at_ms = last_at_ms
+        self._timeout_s = timeout_s
+
+    def stamp_ms(self) -> int:
+        """Return the time for new events: the clock's, but never before an earlier stamp."""
+        self._last_at_ms = max(self._clock.now_ms(), self._last_at_ms)
+        return self._last_at_ms
+
+    async def record(self, events: Sequence[Event]) -> Receipt:
+        """Record `events`, all of one session, as one atomic entry.
+
+        Raises:
+            NoLeaderError, NotLeaderError, OverloadedError: Nothing was written.
+            TimedOutError: The outcome is unknown; retry with the same ids.
+        """
+        position = self._log.propose(encode(events))
+        waiting = self._verdicts.expect(position.log_index, position.term)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                verdicts = await waiting
+        except TimeoutError:
+            raise TimedOutError(
+                f"entry {position.log_index} was not applied within {self._timeout_s:g} s; "
+                "it may or may not be: retry with the same ids"
+            ) from None
+        return Receipt(position.log_index, verdicts)

@@ -1,0 +1,1 @@
+"""Background work on the leader: it reads projections, calls inference, and writes through the recorder."""
