@@ -1,0 +1,116 @@
+# engram. `make serve` and `make test` do all the set-up they need; nothing is installed outside this folder.
+#
+# make serve            run a node on 127.0.0.1:3000, data in ./data (settings: docs/settings.md)
+# make test             run the tests
+# make verify           what CI runs: format, lint, types, imports, benchmarks once, tests with coverage; changes nothing
+# make fix              format, and repair what the linter can repair
+# make property         the property tests, long
+# make crash            kill -9 a server under load, 20 rounds
+# make drill-forgetting delete, then look for the text in every file
+# make bench            measure, and write benchmarks/results/
+# make recall           measure how well memories are found, where the data is at hand
+# make pins             write requirements/*.txt anew from pyproject.toml
+# make clean            remove what the commands above made, but no data
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+ROUNDS ?= 20
+
+# One thread: the matrices are small, and a second one only takes the core from the event loop.
+export OPENBLAS_NUM_THREADS := 1
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: help setup serve test verify format-check lint types imports coverage bench-once fix property crash \
+	drill-forgetting bench recall pins clean
+
+help:
+	@sed -n '3,13s/^# //p' Makefile
+
+setup: $(VENV)/dev.stamp
+
+$(BIN)/python:
+	@python= ; \
+	for candidate in $${PYTHON:-} python3.11 python3.12 python3.13 python3; do \
+		if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo 'engram needs Python 3.11 or newer: none was found on PATH. Name one: make PYTHON=/path/to/python' >&2; exit 1; \
+	fi; \
+	echo "setting up $(VENV) with $$($$python --version)" >&2; \
+	$$python -m venv $(VENV) || { \
+		rm -rf $(VENV); echo "$$python has no venv module; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+$(VENV)/runtime.stamp: requirements/runtime.txt requirements/build.txt pyproject.toml | $(BIN)/python
+	@echo 'installing what engram runs on' >&2
+	@$(PIP) install -r requirements/runtime.txt -r requirements/build.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.txt $(VENV)/runtime.stamp
+	@echo 'installing what the tests and checks need' >&2
+	@$(PIP) install -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/bench.stamp: requirements/bench.txt $(VENV)/dev.stamp
+	@echo 'installing what the plots need' >&2
+	@$(PIP) install -r requirements/bench.txt
+	@touch $@
+
+serve: $(VENV)/runtime.stamp
+	@exec $(BIN)/python -m engram serve
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest $(ARGS)
+
+# The tests come last, so that their closing line is at the end of what a reader sees.
+verify: format-check lint types imports bench-once coverage
+
+format-check: $(VENV)/dev.stamp
+	$(BIN)/ruff format --check .
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+
+types: $(VENV)/dev.stamp
+	$(BIN)/mypy
+
+imports: $(VENV)/dev.stamp
+	$(BIN)/lint-imports --no-cache
+
+bench-once: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks.bench_http --quick
+
+coverage: $(VENV)/dev.stamp
+	$(BIN)/python -m coverage run -m pytest $(ARGS)
+	$(BIN)/python -m coverage report
+
+fix: $(VENV)/dev.stamp
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+property: $(VENV)/dev.stamp
+	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest --timeout=0 tests/property $(ARGS)
+
+crash: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.crash.crash --rounds $(ROUNDS) $(ARGS)
+
+drill-forgetting: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest --timeout=0 tests/drills/test_forgetting.py $(ARGS)
+
+bench: $(VENV)/bench.stamp
+	$(BIN)/python -m benchmarks.bench_http $(ARGS)
+
+recall: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks.recall_quality $(ARGS)
+
+pins: $(BIN)/python
+	$(BIN)/python requirements/pin.py
+
+clean:
+	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist ./*.egg-info

@@ -1,0 +1,29 @@
+"""The picture of a run, where matplotlib is installed (`make bench` installs it)."""
+
+import importlib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.timing import Result
+
+
+def draw(results: Sequence[Result], path: Path) -> str:
+    """Draw the latencies of `results` into `path`; return the addition to the line that says what was written."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return ""
+    timed = [result for result in results if result.p50_ms is not None]
+    labels = [f"{result.question}, {result.case}" for result in timed]
+    size = (9, 0.45 * len(timed) + 1.2)
+    figure = importlib.import_module("matplotlib.figure").Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    for share, marker in (("p50_ms", "o"), ("p95_ms", "|"), ("p99_ms", "x")):
+        axes.plot([getattr(result, share) for result in timed], range(len(timed)), marker, label=share[:3])
+    axes.set_yticks(range(len(timed)), labels)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlabel("milliseconds, as the client sees them")
+    axes.grid(axis="x", which="both", alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    return f" and {path.name}"

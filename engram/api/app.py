@@ -1,0 +1,146 @@
+"""The HTTP application: finds the route, checks what came with it, calls the handler, answers, counts."""
+
+import itertools
+import logging
+from asyncio import CancelledError
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from aiohttp import web
+
+from engram.api.calls import Call
+from engram.api.middleware import REQUEST_ID, respond, respond_problem, served_by_failing
+from engram.api.parameters import Parameter, Value, parse_query
+from engram.api.paths import Paths, split_target
+from engram.api.replies import Reply
+from engram.api.route import Route
+from engram.api.routes import ROUTES
+from engram.api.services import Services
+from engram.commands import ID_CHARACTERS_MAX, check_id
+from engram.errors import EngramError, FatalError
+
+_log = logging.getLogger(__name__)
+
+UNMATCHED = "unmatched"
+"""The route of every path that none has: clients make paths up, and those would fill the metrics."""
+
+REQUEST_ID_CHARACTERS_MAX = 128
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE"})
+_NO_VALUES: Mapping[str, Value] = {}
+
+
+class _Served(NamedTuple):
+    """A route as the router hands it out."""
+
+    route: Route
+    declared: Mapping[str, Parameter]
+    placeholders: Sequence[str]
+
+
+class Application:
+    """Answers requests; whatever goes wrong, the answer is one that a client can work with."""
+
+    def __init__(self, services: Services, routes: Sequence[Route]) -> None:
+        self._services = services
+        self._run = services.new_id()
+        self._numbers = itertools.count(1)
+        self._paths: Paths[_Served] = Paths()
+        self._observers: dict[tuple[str, str, int], Callable[[float], None]] = {}
+        for route in routes:
+            declared = {parameter.name: parameter for parameter in route.parameters}
+            placeholders = [segment[1:-1] for segment in route.path.split("/") if segment.startswith("{")]
+            self._paths.add(route.method, route.path, _Served(route, declared, placeholders))
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request."""
+        services = self._services
+        started_s = services.clock.monotonic_s()
+        request_id = self._request_id(request)
+        template = UNMATCHED
+        try:
+            path, query = split_target(request.raw_path)
+            branch, segments = self._paths.locate(path)
+            template = branch.template
+            served = branch.route(request.method)
+            call = Call(request, request_id, services, segments)
+            reply = await self._serve(served, call, query)
+            response = respond(reply, request_id=request_id, read_index=call.read_index)
+        except EngramError as error:
+            response = self._refuse(error, request, request_id, template)
+        except (CancelledError, ConnectionError):
+            raise  # nobody is there to be answered
+        except Exception as error:  # noqa: BLE001 - one of the named task boundaries: log, count, go on
+            response = self._refuse(FatalError(type(error).__name__), request, request_id, template)
+        self._count(request.method, template, response.status, services.clock.monotonic_s() - started_s)
+        return response
+
+    def refuse_unread(self, error: EngramError) -> web.Response:
+        """Return the response to bytes that were no request."""
+        response = respond_problem(
+            error,
+            request_id=f"{self._run}-{next(self._numbers):x}",
+            applied_index=self._services.reads.applied_index,
+        )
+        response.force_close()
+        self._count("other", UNMATCHED, response.status, 0.0)
+        return response
+
+    async def _serve(self, served: _Served, call: Call, query: str) -> Reply:
+        for name, segment in zip(served.placeholders, call.segments, strict=True):
+            if not (segment.isprintable() and 0 < len(segment) <= ID_CHARACTERS_MAX):  # the rest takes longer
+                check_id(name, segment)
+        if query or served.declared:
+            call.values = parse_query(query, call.request.headers, served.declared)
+            await self._wait_for_index(call)
+        return await served.route.handler(call)
+
+    async def _wait_for_index(self, call: Call) -> None:
+        # An acknowledged write has been applied here before it was acknowledged, so on a cluster of one a local
+        # read is linearizable too: `consistency` needs nothing more.
+        wanted = call.values.get("min_index")
+        if isinstance(wanted, int) and wanted > call.read_index:
+            await self._services.applied.wait_applied(wanted, self._services.wait_s)
+            call.read_index = self._services.reads.applied_index
+
+    def _refuse(self, error: EngramError, request: web.BaseRequest, request_id: str, template: str) -> web.Response:
+        response = respond_problem(error, request_id=request_id, applied_index=self._services.reads.applied_index)
+        if served_by_failing(response):
+            _log.error(
+                "request failed",
+                exc_info=True,
+                extra={"request_id": request_id, "method": request.method, "route": template, "code": error.code},
+            )
+        else:
+            _log.debug("request refused", extra={"request_id": request_id, "route": template, "code": error.code})
+        return response
+
+    def _request_id(self, request: web.BaseRequest) -> str:
+        sent = request.headers.get(REQUEST_ID)
+        if sent and len(sent) <= REQUEST_ID_CHARACTERS_MAX and sent.isascii() and sent.isprintable():
+            return sent
+        return f"{self._run}-{next(self._numbers):x}"
+
+    def _count(self, method: str, template: str, status: int, seconds: float) -> None:
+        observe = self._observers.get((method, template, status))
+        if observe is None:
+            observe = self._observer(method if method in _METHODS else "other", template, status)
+            if method in _METHODS:
+                self._observers[method, template, status] = observe
+        observe(seconds)
+
+    def _observer(self, method: str, template: str, status: int) -> Callable[[float], None]:
+        metrics = self._services.metrics
+        total = metrics.http_requests_total.labels(method, template, str(status))
+        duration = metrics.http_request_duration_seconds.labels(method, template)
+
+        def observe(seconds: float) -> None:
+            total.inc()
+            duration.observe(seconds)
+
+        return observe
+
+
+def build(services: Services) -> Application:
+    """Return the application that serves every route of the table with `services`."""
+    return Application(services, ROUTES)

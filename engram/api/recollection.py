@@ -1,0 +1,118 @@
+"""Reading memory: the context inside a token budget, and the search behind it. Neither changes anything."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import msgspec
+
+from engram.api.calls import Call
+from engram.api.replies import Reply, say
+from engram.api.schemas import Filter, HitReasons, HitView, SearchQuery, SearchResults
+from engram.api.times import format_time, parse_time
+from engram.commands import check_text
+from engram.projections.rows import MessageRow, SessionRow
+from engram.recall.reader import Context, Format, Scope
+from engram.recall.search import Hit
+
+FILTERED_HITS_MAX = 200
+"""A filter is applied to as many of the best hits as any search may ask for."""
+
+_search_query = msgspec.json.Decoder(SearchQuery)
+
+
+async def get_context(call: Call) -> Reply:
+    """Return the right memories of a session inside an exact token budget."""
+    metrics, clock = call.services.metrics, call.services.clock
+    metrics.context_requests_total.inc()
+    started_s = clock.monotonic_s()
+    context = await call.services.contexts.read(
+        call.segments[0],
+        tenant=call.tenant,
+        max_tokens=call.whole("max_tokens"),
+        similarity_threshold=call.number("similarity_threshold"),
+        long_term_top_k=call.whole("long_term_top_k"),
+        query=call.text("query"),
+        now_ms=call.now_ms(),
+        scope=cast(Scope, call.text("scope")),
+        format=cast(Format, call.text("format")),
+    )
+    metrics.context_duration_seconds.observe(clock.monotonic_s() - started_s)
+    return say(context if call.whole("explain") else _unexplained(context), log_index=context.index)
+
+
+async def search(call: Call) -> Reply:
+    """Return the messages that fit a query best; none for an unknown session."""
+    wanted = await call.body(_search_query)
+    check_text("query", wanted.query)
+    now_ms = call.services.clock.now_ms() if wanted.now is None else parse_time("now", wanted.now)
+    keep = _Keep(wanted.filter)
+    scope = await _scope(call, call.segments[0], wanted.scope)
+    found = await call.services.searches.search(
+        scope,
+        wanted.query,
+        top_k=wanted.top_k if keep.everything else FILTERED_HITS_MAX,
+        now_ms=now_ms,
+        min_score=wanted.min_score,
+    )
+    hits = [hit for hit in found.hits if keep(hit.message)][: wanted.top_k]
+    return say(SearchResults(results=[_view(hit, wanted.explain) for hit in hits], degraded=found.degraded))
+
+
+async def _scope(call: Call, session_id: str, scope: Scope) -> Sequence[SessionRow]:
+    reads = call.services.reads
+    session = await reads.session(session_id, call.tenant)
+    if session is None:
+        return ()
+    if scope == "agent" and session.agent_id is not None:
+        return await reads.scope(call.tenant, agent_id=session.agent_id)
+    if scope == "user" and session.user_id is not None:
+        return await reads.scope(call.tenant, user_id=session.user_id)
+    return (session,)
+
+
+def _view(hit: Hit, explain: bool) -> HitView:  # noqa: FBT001 - the request's own flag
+    message = hit.message
+    return HitView(
+        text=message.text,
+        score=hit.score,
+        id=message.message_id,
+        session_id=hit.session.session_id,
+        role=message.role,
+        timestamp=format_time(message.when_ms),
+        index=message.log_index,
+        explain=HitReasons(similarity=hit.similarity) if explain else None,
+    )
+
+
+def _unexplained(context: Context) -> Context:
+    """Return the context without the numbers behind its memories."""
+    sections = [
+        msgspec.structs.replace(
+            part, items=[msgspec.structs.replace(item, score=None, similarity=None) for item in part.items]
+        )
+        if part.name == "memories"
+        else part
+        for part in context.sections
+    ]
+    return msgspec.structs.replace(context, sections=sections)
+
+
+class _Keep:
+    """Whether a message passes a filter."""
+
+    def __init__(self, wanted: Filter | None) -> None:
+        wanted = wanted or Filter()
+        self._roles = wanted.roles
+        self._since_ms = None if wanted.since is None else parse_time("filter.since", wanted.since)
+        self._until_ms = None if wanted.until is None else parse_time("filter.until", wanted.until)
+        self._metadata = wanted.metadata or {}
+        self.everything = wanted == Filter()
+
+    def __call__(self, message: MessageRow) -> bool:
+        missing = object()
+        return (
+            (self._roles is None or message.role in self._roles)
+            and (self._since_ms is None or message.when_ms >= self._since_ms)
+            and (self._until_ms is None or message.when_ms < self._until_ms)
+            and all(message.metadata.get(key, missing) == value for key, value in self._metadata.items())
+        )

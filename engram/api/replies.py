@@ -1,0 +1,26 @@
+"""What a handler hands back. Which HTTP status stands for it is the middleware's business."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+JSON = "application/json"
+NOTHING: Mapping[str, str] = {}
+
+_encoder = msgspec.json.Encoder()
+
+
+class Reply(NamedTuple):
+    """An answer that went well; without a body there is nothing to say but the headers."""
+
+    body: bytes | None = None
+    content_type: str = JSON
+    log_index: int | None = None
+    """The entry that a write went into; None: the index that reads are at."""
+    headers: Mapping[str, str] = NOTHING
+
+
+def say(answer: object, *, log_index: int | None = None, headers: Mapping[str, str] = NOTHING) -> Reply:
+    """Return an answer in JSON."""
+    return Reply(_encoder.encode(answer), JSON, log_index, headers)

@@ -1,0 +1,47 @@
+"""A route: one method on one path, and everything that the router and the OpenAPI document need to know of it."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engram.api.calls import Call
+from engram.api.parameters import Parameter
+from engram.api.replies import Reply
+from engram.api.schemas import MessagesDone
+
+Handler = Callable[[Call], Awaitable[Reply]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Route:
+    """One method on one path."""
+
+    method: str
+    path: str
+    handler: Handler
+    name: str
+    """The operation id: what a generated client would call it."""
+    tag: str
+    about: str = ""
+    """What it does, in a sentence; empty: the handler's docstring says it."""
+    request: Sequence[Any] = ()
+    """The structs that a body can be; empty: it takes none."""
+    body_required: bool = True
+    answer: Any = None
+    """The struct of the answer; None: an answer without a body."""
+    answer_type: str | None = None
+    """The media type of an answer that is not JSON."""
+    representation: Any = None
+    """The resource that `Prefer: return=representation` asks for."""
+    parameters: Sequence[Parameter] = ()
+    request_headers: Sequence[str] = ()
+    answer_headers: Sequence[str] = ()
+    problems: Sequence[str] = ()
+    """Problem codes beyond those that every route shares."""
+    example: Any = None
+    """A body that works."""
+
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether the answer can be without a body: what a write answers when nothing else was asked for."""
+        return self.answer_type is None and (self.answer is None or self.answer is MessagesDone)

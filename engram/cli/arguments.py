@@ -1,0 +1,53 @@
+"""What the command line takes."""
+
+import argparse
+from typing import get_args
+
+from engram.events import Event
+
+EVENT_TYPES = tuple(kind.__name__ for kind in get_args(Event))
+
+EPILOG = """\
+Settings come from the environment, and from .env in the current folder. All commands but serve need the node stopped.
+"""
+
+
+def parser(version: str) -> argparse.ArgumentParser:
+    """Return the parser; `command` in its result names what to run."""
+    top = argparse.ArgumentParser(
+        prog="engram", description="A memory service for LLM agents.", epilog=EPILOG, allow_abbrev=False
+    )
+    top.add_argument("--version", action="version", version=f"engram {version}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("serve", help="run a node until SIGTERM or Ctrl-C")
+    commands.add_parser(
+        "check", help="read the whole log and all read models, and name what is not as it was written; changes nothing"
+    )
+    _add_log(commands)
+    commands.add_parser("reembed", help="give every message vectors of the model that is set now; may be repeated")
+    rebuild = commands.add_parser("rebuild", help="drop read models and build them again from the log")
+    rebuild.add_argument(
+        "target", nargs="?", choices=("projections", "lancedb", "all"), default="all", help="default: all"
+    )
+    return top
+
+
+def _add_log(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    log = commands.add_parser("log", help="look into the log")
+    show = log.add_subparsers(dest="log_command", required=True, metavar="COMMAND").add_parser(
+        "show", help="print events, oldest first"
+    )
+    show.add_argument("--from", dest="first", type=_index, default=1, metavar="INDEX", help="first log index")
+    show.add_argument("--to", dest="last", type=_index, metavar="INDEX", help="last log index")
+    show.add_argument("--session", metavar="ID", help="events of this session only")
+    show.add_argument("--type", choices=EVENT_TYPES, metavar="TYPE", help=", ".join(EVENT_TYPES))
+    show.add_argument("--limit", type=_index, metavar="N", help="stop after so many")
+    show.add_argument("--format", choices=("table", "json"), default="table", help="json: one object a line")
+    show.add_argument("--text", action="store_true", help="print texts and metadata, which are left out otherwise")
+
+
+def _index(value: str) -> int:
+    number = int(value)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
+    return number

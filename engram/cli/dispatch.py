@@ -1,0 +1,105 @@
+"""From the arguments to a command, and from what a command raises to an exit code."""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from engram import __version__, logs, node
+from engram.cli import check, rebuild, reembed, show
+from engram.cli.arguments import parser
+from engram.cli.progress import Progress
+from engram.config import Config
+from engram.errors import ConfigError, EngramError
+
+new_event_loop: Callable[[], asyncio.AbstractEventLoop]
+try:
+    from uvloop import new_event_loop
+except ImportError:  # it does not exist for Windows
+    from asyncio import new_event_loop
+
+DONE = 0
+WRONG = 1
+MISCONFIGURED = 2
+INTERRUPTED = 130
+
+DOTENV = Path(".env")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command that `argv` names and return the process's exit code."""
+    try:
+        arguments = parser(__version__).parse_args(argv)
+    except SystemExit as stop:  # --help, --version, or arguments that make no sense: argparse has said why
+        return int(stop.code or 0)
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        _complain("stopped")
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except EngramError as error:
+        return _failed(error)
+    except BaseExceptionGroup as errors:
+        return _failed(_first_of_ours(errors))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    config = Config.from_env(os.environ, DOTENV)
+    level = config.log_level if arguments.command == "serve" else "warning"
+    logs.configure(level=level, form=config.log_format, stream=sys.stderr)
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(_command(config, arguments))
+
+
+def _failed(error: EngramError) -> int:
+    text = str(error)
+    _complain(f"{text}: stop the node first" if "is locked" in text else text)
+    return MISCONFIGURED if isinstance(error, ConfigError) else WRONG
+
+
+def _first_of_ours(errors: BaseExceptionGroup[BaseException]) -> EngramError:
+    """Return the first error in a group; what is not ours is a bug and goes on with its traceback."""
+    ours, others = errors.split(EngramError)
+    if ours is None or others is not None:
+        raise errors
+    error: BaseException = ours
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, EngramError)
+    return error
+
+
+def _command(config: Config, arguments: argparse.Namespace) -> Coroutine[Any, Any, int]:
+    match arguments.command:
+        case "serve":
+            return _serve(config)
+        case "check":
+            return check.run(config, Progress())
+        case "log":
+            return show.run(config, show.Wanted.of(arguments), sys.stdout)
+        case "rebuild":
+            return rebuild.run(config, arguments.target, Progress())
+        case "reembed":
+            return reembed.run(config, Progress())
+        case other:
+            raise AssertionError(other)
+
+
+async def _serve(config: Config) -> int:
+    await node.serve(config, _announce)
+    return DONE
+
+
+def _announce(address: str) -> None:
+    sys.stdout.write(f"engram {__version__} serves {address}\n")
+    sys.stdout.flush()
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(f"engram: {text}\n")

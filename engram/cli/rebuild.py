@@ -1,0 +1,80 @@
+"""`engram rebuild`: drop read models, and build them again from the log."""
+
+import asyncio
+from pathlib import Path
+
+from engram.cli.progress import Progress
+from engram.cli.stopped import commit_index, fold, open_log, sqlite_files
+from engram.clock import SystemClock
+from engram.config import Config
+from engram.errors import EngramError, StorageError
+from engram.log.sqlite import SqliteLog
+from engram.node import check_embedding_space, make_embedder
+from engram.projections import lance_feed
+from engram.projections.lance_store import LanceError, LanceStore
+from engram.projections.sqlite_store import PrimaryStore
+
+
+async def run(config: Config, target: str, progress: Progress) -> int:
+    """Rebuild `target`: projections, lancedb or all. Stopped halfway, a node or another run goes on from there.
+
+    Raises:
+        ConfigError: There is no log, or the vectors in it are not of the model that is set.
+        CorruptionError: The log is not as it was written.
+        StorageError: A node runs, or the disk failed.
+    """
+    async with open_log(config, read_only=False) as log:
+        if target != "lancedb":
+            await asyncio.to_thread(_delete, config.projections_path)
+        store = await PrimaryStore.open(config.projections_path)
+        try:
+            await _fold(log, store, progress)
+            if target != "projections":
+                await rebuild_lancedb(config, store, progress)
+        finally:
+            await store.close()
+    return 0
+
+
+async def rebuild_lancedb(config: Config, store: PrimaryStore, progress: Progress) -> None:
+    """Write the long-term store anew from the primary store.
+
+    Raises:
+        ConfigError: The vectors that are stored are not of the model that is set.
+        StorageError: LanceDB failed.
+    """
+    embedder = await asyncio.to_thread(make_embedder, config, SystemClock())
+    await check_embedding_space(store, embedder)
+    counts = await store.counts()
+    lance = LanceStore(config.lance_uri, model=embedder.model, dimension=embedder.dimension)
+    try:
+        with progress.step("writing vectors to LanceDB", counts.messages - counts.pending_embeddings) as advance:
+            rows = await lance_feed.rebuild(lance, store, advance)
+    except LanceError as error:
+        raise _failure(config, error) from error
+    finally:
+        await lance.stop()
+    progress.say(f"LanceDB at {config.lance_uri} holds {rows} vectors of {embedder.model}")
+
+
+async def _fold(log: SqliteLog, store: PrimaryStore, progress: Progress) -> None:
+    up_to = commit_index(log)
+    with progress.step("folding the log", up_to - store.applied_index) as advance:
+        await fold(log, store, up_to, advance)
+    counts = await store.counts()
+    progress.say(
+        f"the read models are at entry {store.applied_index}: "
+        f"{counts.sessions} sessions, {counts.messages} messages, {counts.facts} facts"
+    )
+
+
+def _delete(path: Path) -> None:
+    for file in sqlite_files(path):
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"{file} cannot be deleted: {error.strerror}") from error
+
+
+def _failure(config: Config, error: LanceError) -> EngramError:
+    return StorageError(f"LanceDB at {config.lance_uri}: {error}")

@@ -1,0 +1,257 @@
+"""The settings of one node: read once, checked together, never changed afterwards.
+
+Every wrong or unknown value is reported at start-up, all of them in one `ConfigError`. An empty value counts as unset,
+because that is what `${NAME:-}` in a compose file makes of a name that is not there. The environment wins over `.env`.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, Self, TypeVar
+
+from dotenv.parser import parse_stream
+
+from engram import settings
+from engram.errors import ConfigError
+from engram.settings import OLD_NAMES, OUR_PREFIX, SETTINGS, LogFormat, LogLevel, Setting
+
+T = TypeVar("T")
+
+Embedder = Literal["builtin", "openai"]
+
+BUILTIN_DIMENSION = 256
+MODEL_DIMENSIONS = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
+"""Widths that need no EMBEDDING_DIMENSION, as the API documents them."""
+
+MEBIBYTE = 1024 * 1024
+
+ANY_HOSTS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
+"""Addresses that bind all interfaces, and so tell a peer nothing."""
+
+RESEMBLANCE = 0.85
+"""How close a name in `.env` must be to one of ours before it is taken for a typo: 1 is equal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What a node was told; only the composition root and the command line read it."""
+
+    bind_host: str
+    bind_port: int
+    """0: any free port."""
+    data_dir: Path
+    log_path: Path
+    projections_path: Path
+    lance_uri: str
+    embedder: Embedder
+    openai_api_key: str | None = field(repr=False)
+    openai_base_url: str | None = field(repr=False)
+    """May carry a user name and a password."""
+    embedding_model: str
+    """For `openai`; the built-in embedder names its own."""
+    embedding_dimension: int
+    embedding_max_concurrency: int
+    embedding_claim_max: int
+    """Messages that one pass of the embedding worker takes on at most."""
+    short_term_count: int
+    snapshot_log_threshold: int
+    recall_cache_bytes_max: int
+    heartbeat_ms: int
+    election_ms: int
+    write_timeout_s: float
+    log_level: LogLevel
+    log_format: LogFormat
+    warnings: tuple[str, ...]
+    """What is worth saying at start-up, once the log is set up: old names, and settings that nothing reads."""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str], dotenv: Path | None = None) -> Self:
+        """Return the settings in `environ`, and in the file `dotenv` where that exists.
+
+        Raises:
+            ConfigError: Something is wrong; the message lists every problem.
+        """
+        reader = _Reader(environ, dotenv)
+        bind = reader.take(settings.BIND_ADDR)
+        data_dir = reader.take(settings.DATA_DIR)
+        embedder = _embedder(reader)
+        config = cls(
+            bind_host=bind.host,
+            bind_port=bind.port,
+            data_dir=data_dir,
+            log_path=reader.take(settings.LOG_PATH) or data_dir / "raft" / "engram.db",
+            projections_path=data_dir / "projections.db",
+            lance_uri=reader.take(settings.LANCE_URI) or str(data_dir / "lancedb"),
+            embedder=embedder,
+            openai_api_key=reader.take(settings.OPENAI_API_KEY),
+            openai_base_url=reader.take(settings.OPENAI_BASE_URL),
+            embedding_model=reader.take(settings.EMBEDDING_MODEL),
+            embedding_dimension=_dimension(reader, embedder),
+            embedding_max_concurrency=reader.take(settings.EMBEDDING_MAX_CONCURRENCY),
+            embedding_claim_max=reader.take(settings.MPSC_CHANNEL_SIZE),
+            short_term_count=reader.take(settings.SHORT_TERM_COUNT),
+            snapshot_log_threshold=reader.take(settings.SNAPSHOT_LOG_THRESHOLD),
+            recall_cache_bytes_max=reader.take(settings.RECALL_CACHE_MB) * MEBIBYTE,
+            heartbeat_ms=reader.take(settings.HEARTBEAT_MS),
+            election_ms=reader.take(settings.ELECTION_MS),
+            write_timeout_s=reader.take(settings.WRITE_TIMEOUT_MS) / 1000,
+            log_level=reader.take(settings.LOG_LEVEL),
+            log_format=reader.take(settings.LOG_FORMAT),
+            warnings=(),
+        )
+        _check_pairs(reader)
+        _check_cluster(reader)
+        return replace(config, warnings=reader.finish())
+
+
+class _Reader:
+    """Takes values one by one and collects what is wrong with them."""
+
+    def __init__(self, environ: Mapping[str, str], dotenv: Path | None) -> None:
+        self.problems: list[str] = []
+        self.warnings: list[str] = []
+        given = {**self._file(dotenv), **{name: value for name, value in environ.items() if value}}
+        self._values = {name: value.strip() for name, value in given.items() if value.strip()}
+
+    def take(self, setting: Setting[T]) -> T:
+        """Return the value of `setting`; its default when it is unset or wrong."""
+        name = setting.name
+        if setting.old_name and name not in self._values and setting.old_name in self._values:
+            name = setting.old_name
+        if name not in self._values:
+            return setting.default
+        value = self._values[name]
+        try:
+            return setting.parse(value)
+        except ValueError as error:
+            shown = "is malformed (its value is not shown)" if setting.secret else f"is {value!r}"
+            self.note(f"{name} {shown}: {error}")
+            return setting.default
+
+    def given(self, setting: Setting[T]) -> bool:
+        """Whether somebody set it."""
+        return setting.name in self._values
+
+    def check(self, holds: bool, problem: str) -> None:  # noqa: FBT001 - reads like an assertion
+        """Note `problem` unless `holds`."""
+        if not holds:
+            self.note(problem)
+
+    def note(self, problem: str) -> None:
+        """Keep `problem` for `finish`, once."""
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    def finish(self) -> tuple[str, ...]:
+        """Return the warnings.
+
+        Raises:
+            ConfigError: There were problems.
+        """
+        self._check_names()
+        for setting in SETTINGS:
+            if not setting.used and setting.name in self._values:
+                self.take(setting)
+                self.warnings.append(f"{setting.name} is set, but nothing in this version uses it yet")
+        if self.problems:
+            count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+            raise ConfigError(f"{count} with the settings:\n" + "\n".join(f"  - {item}" for item in self.problems))
+        return tuple(self.warnings)
+
+    def _check_names(self) -> None:
+        known = [setting.name for setting in SETTINGS]
+        for name in sorted(self._values):
+            if name in OLD_NAMES:
+                self.warnings.append(f"{name} is an old name; use {OLD_NAMES[name]}")
+            elif name.startswith(OUR_PREFIX) and name not in known:
+                hint = difflib.get_close_matches(name, known, n=1)
+                self.note(f"{name} is not a setting" + (f"; did you mean {hint[0]}?" if hint else ""))
+
+    def _file(self, path: Path | None) -> dict[str, str]:
+        if path is None or not path.exists():
+            return {}
+        values: dict[str, str] = {}
+        try:
+            with path.open(encoding="utf-8") as stream:
+                bindings = list(parse_stream(stream))
+        except (OSError, UnicodeDecodeError) as error:
+            self.note(f"{path} cannot be read: {error}")
+            return {}
+        for binding in bindings:
+            if binding.error:
+                self.note(f"{path} line {binding.original.line} is not NAME=value")
+            elif binding.key and binding.value:
+                values[binding.key] = binding.value
+        self._check_typos(path, values)
+        return values
+
+    def _check_typos(self, path: Path, values: Mapping[str, str]) -> None:
+        known = [*(setting.name for setting in SETTINGS), *OLD_NAMES]
+        for name in values:
+            if name not in known and not name.startswith(OUR_PREFIX):
+                hint = difflib.get_close_matches(name, known, n=1, cutoff=RESEMBLANCE)
+                self.warnings.extend(f"{path}: {name} is not a setting; did you mean {near}?" for near in hint)
+
+
+def _embedder(reader: _Reader) -> Embedder:
+    """Resolve `auto`: a key or a server of one's own means `openai`."""
+    choice = reader.take(settings.EMBEDDER)
+    remote = reader.given(settings.OPENAI_API_KEY) or reader.given(settings.OPENAI_BASE_URL)
+    if choice == "auto":
+        choice = "openai" if remote else "builtin"
+    reader.check(choice == "builtin" or remote, "EMBEDDER is 'openai': it needs OPENAI_API_KEY or OPENAI_BASE_URL")
+    if choice == "builtin" and reader.given(settings.EMBEDDING_MODEL):
+        reader.warnings.append("EMBEDDING_MODEL is set, but the built-in embedder is used, which has one model")
+    return choice
+
+
+def _dimension(reader: _Reader, embedder: Embedder) -> int:
+    given = reader.take(settings.EMBEDDING_DIMENSION)
+    if embedder == "builtin":
+        reader.check(
+            given in {None, BUILTIN_DIMENSION},
+            f"EMBEDDING_DIMENSION is {given}: vectors of the built-in embedder have {BUILTIN_DIMENSION} dimensions",
+        )
+        return BUILTIN_DIMENSION
+    if given is not None:
+        return given
+    model = reader.take(settings.EMBEDDING_MODEL)
+    reader.check(
+        model in MODEL_DIMENSIONS or reader.given(settings.EMBEDDING_DIMENSION),
+        f"EMBEDDING_DIMENSION must be set: the width of {model!r} is not known here",
+    )
+    return MODEL_DIMENSIONS.get(model, 0)
+
+
+def _check_pairs(reader: _Reader) -> None:
+    heartbeat_ms, election_ms = reader.take(settings.HEARTBEAT_MS), reader.take(settings.ELECTION_MS)
+    reader.check(
+        heartbeat_ms < election_ms,
+        f"ENGRAM_ELECTION_MS is {election_ms}: it must be above ENGRAM_HEARTBEAT_MS, which is {heartbeat_ms}",
+    )
+    threshold = reader.take(settings.CONSOLIDATION_THRESHOLD)
+    window = reader.take(settings.CONSOLIDATION_TARGET_WINDOW)
+    reader.check(
+        window < threshold,
+        f"CONSOLIDATION_TARGET_WINDOW is {window}: it must be below CONSOLIDATION_THRESHOLD, which is {threshold}",
+    )
+
+
+def _check_cluster(reader: _Reader) -> None:
+    """Check what a cluster needs, and refuse what this version cannot do instead of quietly running alone."""
+    node_id, bind = reader.take(settings.NODE_ID), reader.take(settings.RAFT_ADDR)
+    advertised = reader.take(settings.RAFT_ADVERTISE_ADDR)
+    for setting in (settings.CLUSTER_PEERS, settings.CLUSTER_HTTP_PEERS):
+        reader.take(setting)
+    reader.check(node_id is None, "NODE_ID is set: clustering is not available in this version; unset it to run alone")
+    reader.check(node_id is None or reader.given(settings.RAFT_ADDR), "NODE_ID is set: it needs RAFT_ADDR")
+    for address in filter(None, (advertised, bind if advertised is None else None)):
+        reader.check(
+            address.host not in ANY_HOSTS,
+            f"{address} tells other nodes nothing: RAFT_ADVERTISE_ADDR must name an address that they can reach",
+        )
+    reader.check(
+        not reader.given(settings.REDIS_URL),
+        "REDIS_URL is set: this version serves short-term memory from its embedded store and would not use Redis",
+    )

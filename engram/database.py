@@ -1,0 +1,232 @@
+"""The one door to SQLite: a file, opened with checked settings, driven in a thread of its own through aiosqlite."""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple, Self, TypeVar
+
+import aiosqlite
+
+from engram.errors import CorruptionError, FatalError, StorageError
+
+Connection = sqlite3.Connection
+"""What a function given to `Database.run` works on; named here so that its author needs no driver."""
+
+Result = TypeVar("Result")
+
+_CORRUPTION_CODES = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_LOCKED_CODES = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_STORAGE_CODES = frozenset(
+    {
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_NOLFS,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+_PRIMARY_CODE = 0xFF
+"""The lower byte of SQLite's extended result codes."""
+
+
+class Setting(NamedTuple):
+    """A pragma and the value that SQLite must give back when asked for it."""
+
+    name: str
+    value: str | int
+
+
+class Format(NamedTuple):
+    """What a file says it is: whose, and in which version of the layout. Both are 0 in a new file."""
+
+    application_id: int
+    version: int
+
+
+class Database(aiosqlite.Connection):
+    """One connection to one SQLite file, in autocommit mode, used only from its own thread.
+
+    After a failure of the disk or of the file every later call fails with that same error: what the handle holds is
+    unknown, and writing again could make a lost write look durable.
+    """
+
+    def __init__(self, path: Path, connector: Callable[[], Connection]) -> None:
+        super().__init__(connector, iter_chunk_size=1)
+        self.path = path
+        self._failure: FatalError | None = None
+        self._stopped: asyncio.Future[Any] | None = None
+
+    @classmethod
+    async def open(
+        cls, path: Path, settings: Iterable[Setting], *, busy_timeout_s: float = 0, read_only: bool = False
+    ) -> Self:
+        """Open `path` with `settings`, applied in order and read back; create it unless `read_only`.
+
+        A new file's name is durable when this returns. A read-only connection changes no table; the file must exist.
+
+        Raises:
+            StorageError: Another process has it locked, the disk failed, or SQLite did not accept a setting.
+            CorruptionError: It is not a SQLite file.
+        """
+        wanted = tuple(settings)
+
+        def connect() -> Connection:
+            try:
+                return _connect(path, wanted, busy_timeout_s, read_only=read_only)
+            except sqlite3.Error as error:
+                raise _translated(path, error) from error
+
+        database = cls(path, connect)
+        try:
+            _ = await database
+        except BaseException:
+            if database._stopped is not None:  # the thread must be gone before its loop may close
+                await database._stopped
+            raise
+        return database
+
+    async def run(self, function: Callable[[Connection], Result]) -> Result:
+        """Run `function` in the connection's thread, in one hop. Cancelling the caller does not stop it.
+
+        Raises:
+            StorageError: The disk failed now or earlier, or the file stayed locked.
+            CorruptionError: SQLite found the file malformed, now or earlier.
+        """
+        if self._failure is not None:
+            raise self._failure
+        return await self._execute(function, self._connection)
+
+    async def transact(self, function: Callable[[Connection], Result]) -> Result:
+        """Run `function` in one transaction, in one hop: durable as the settings say, or without effect.
+
+        Raises:
+            StorageError, CorruptionError: As in `run`; nothing of it was committed, unless the disk lies.
+        """
+
+        def transaction(connection: Connection) -> Result:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = function(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:  # SQLite has rolled back by itself after some errors
+                    connection.execute("ROLLBACK")
+                raise
+            return result
+
+        return await self.run(transaction)
+
+    async def truncate_wal(self) -> bool:
+        """Copy the write-ahead log into the file and cut it to nothing, so that no old page lives on in it.
+
+        Returns False when a reader is in the way; try again later.
+        """
+
+        def checkpoint(connection: Connection) -> bool:
+            (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return int(busy) == 0
+
+        return await self.run(checkpoint)
+
+    def stop(self) -> asyncio.Future[Any] | None:
+        """Stop the thread once the calls that wait have run. Prefer `close`."""
+        self._stopped = super().stop()
+        return self._stopped
+
+    async def _execute(self, fn: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
+        # Every call of aiosqlite goes through here, so no driver's exception for a bad disk leaves this module.
+        try:
+            result: Result = await super()._execute(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
+        except sqlite3.Error as error:
+            translated = _translated(self.path, error)
+            if isinstance(translated, FatalError) and not _is_locked(error):
+                self._failure = translated
+            raise translated from error
+        return result
+
+
+def file_format(connection: Connection) -> Format:
+    """Return what the file says it is."""
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return Format(application_id, version)
+
+
+def stamp(connection: Connection, wanted: Format) -> None:
+    """Write the file's format into its header; part of the transaction, if one is open."""
+    connection.execute(f"PRAGMA application_id = {wanted.application_id:d}")
+    connection.execute(f"PRAGMA user_version = {wanted.version:d}")
+
+
+def is_empty(connection: Connection) -> bool:
+    """Return whether the file has no table yet."""
+    return connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone() is None
+
+
+def quick_check(connection: Connection) -> list[str]:
+    """Return SQLite's own complaints about the file's structure, at most 100; none when it is sound."""
+    found: list[str] = []
+    try:
+        found.extend(str(row[0]) for row in connection.execute("PRAGMA quick_check(100)"))
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & _PRIMARY_CODE not in _CORRUPTION_CODES:
+            raise
+        return [*found, str(error)]  # too damaged to be looked through
+    return [] if found == ["ok"] else found
+
+
+def _connect(path: Path, settings: Iterable[Setting], busy_timeout_s: float, *, read_only: bool) -> Connection:
+    is_new = not path.exists()
+    mode = "ro" if read_only else "rwc"
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}", timeout=busy_timeout_s, isolation_level=None, uri=True
+    )
+    try:
+        for setting in settings:
+            _apply(connection, setting)
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # a lock or a foreign file shows here
+        if is_new:
+            _sync_folder(path.parent)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _apply(connection: Connection, setting: Setting) -> None:
+    connection.execute(f"PRAGMA {setting.name} = {setting.value}")
+    row = connection.execute(f"PRAGMA {setting.name}").fetchone()
+    got = None if row is None else row[0]
+    if str(got).lower() != str(setting.value).lower():
+        raise StorageError(f"SQLite keeps {setting.name} at {got!r} where {setting.value!r} is needed")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names of the files in `folder` durable; a new file may vanish in a power cut without it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)  # noqa: TID251  the one place, in the connection's own thread
+    finally:
+        os.close(descriptor)
+
+
+def _is_locked(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE in _LOCKED_CODES
+
+
+def _translated(path: Path, error: sqlite3.Error) -> Exception:
+    """Return the error to raise for the driver's: our own for a bad disk or file, the same one for our own bugs."""
+    code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    if _is_locked(error):
+        return StorageError(f"{path} is locked: another engram uses this data folder")
+    if code in _CORRUPTION_CODES:
+        return CorruptionError(f"{path}: {error} ({name})")
+    if code in _STORAGE_CODES:
+        return StorageError(f"{path}: {error} ({name})")
+    return error

@@ -1,0 +1,337 @@
+"""The composition root: which parts a node has, and the order in which they start and stop.
+
+Nothing is decided here but wiring. A node is one asyncio loop; a part that fails stops the node, because every part is
+needed and each continues where it was after a restart.
+
+Start: the log (which checks its file), the projections (which go on at their applied index), the Raft replica (a
+cluster of one elects itself at once), HTTP, background tasks. Stop, in reverse: HTTP finishes what is in flight, the
+replica writes what it has, the projector folds it, the files are closed.
+"""
+
+import asyncio
+import gc
+import logging
+import random
+import signal
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from engram import __version__
+from engram.api.app import build
+from engram.api.server import HttpServer
+from engram.api.services import Dependency, Services
+from engram.clock import Clock, SystemClock
+from engram.config import Config
+from engram.errors import ConfigError, FatalError, NotReadyError
+from engram.inference.builtin import BuiltinEmbedder
+from engram.inference.embedder import LocalEmbedder, RemoteEmbedder
+from engram.inference.openai_embedder import OpenAIEmbedder
+from engram.inference.tokens import TokenCounter
+from engram.log.replica import Observer, Options, Replica
+from engram.log.sqlite import SqliteLog
+from engram.metrics import Metrics, NodeState, watch_loop_lag
+from engram.projections.eraser import Eraser
+from engram.projections.lance_feed import LanceFeed, LanceStatus, Silent
+from engram.projections.lance_store import LanceStore
+from engram.projections.projector import Projector
+from engram.projections.sqlite_store import PrimaryStore
+from engram.recall.reader import ContextReader
+from engram.recall.sealing import Sealer
+from engram.recall.search import Searcher
+from engram.recorder import Recorder
+from engram.workers.embedding import EmbeddingWorker
+
+NODE_ID = 1
+"""A standalone node's: its log is a cluster of one."""
+
+STOP_S = 4.0
+"""How long requests in flight may take once the node is to stop: within the 5 s after which supervisors lose patience,
+with a second to spare for the files."""
+
+EMBED_IDLE_S = 0.25
+"""How often an idle embedding worker looks for new messages: a look costs one indexed query."""
+
+LAG_READY_ENTRIES = 1000
+"""A projection that is further behind than this is not ready: what it answers is of another time."""
+
+_log = logging.getLogger(__name__)
+
+
+class _Unmeasured:
+    """An observer for commands, which show their own progress."""
+
+    def synced(self, seconds: float, entries: int) -> None: ...
+    def committed(self, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Foundation:
+    """What every use of the data folder needs: the log, what was folded from it, and the way to write."""
+
+    log: SqliteLog
+    replica: Replica
+    store: PrimaryStore
+    projector: Projector
+    recorder: Recorder
+
+    async def wait_caught_up(self) -> None:
+        """Return when the projections have folded all that is committed now."""
+        while (lag := self.replica.commit_index - self.store.applied_index) > 0:
+            try:
+                await self.projector.wait_applied(self.replica.commit_index, timeout_s=1.0)
+            except NotReadyError:
+                _log.info("folding the log", extra={"lag_entries": lag})
+
+
+@asynccontextmanager
+async def open_foundation(
+    config: Config, *, clock: Clock, observer: Observer | None = None
+) -> AsyncIterator[Foundation]:
+    """Open the data folder and lead; on leaving, everything is written and closed.
+
+    The projections may still be folding when this is entered: see `Foundation.wait_caught_up`.
+
+    Raises:
+        ConfigError, CorruptionError, StorageError: In an exception group, when a part fails while it runs.
+    """
+    for folder in (config.data_dir, config.log_path.parent, config.projections_path.parent):
+        _make_folder(folder)
+    async with AsyncExitStack() as opened:
+        log = await SqliteLog.open(config.log_path, node_id=NODE_ID, store_id=str(uuid.uuid4()))
+        opened.push_async_callback(log.close)
+        store = await PrimaryStore.open(config.projections_path)
+        opened.push_async_callback(store.close)
+        tick_s = config.heartbeat_ms / 1000
+        options = Options(
+            tick_s=tick_s,
+            election_ticks=max(2, round(config.election_ms / config.heartbeat_ms)),
+            snapshot_threshold=config.snapshot_log_threshold,
+        )
+        replica = Replica(
+            log, clock=clock, rng=random.SystemRandom(), observer=observer or _Unmeasured(), options=options
+        )
+        projector = Projector(replica, store)
+        recorder = Recorder(replica, projector, clock, last_at_ms=store.last_at_ms, timeout_s=config.write_timeout_s)
+        async with asyncio.TaskGroup() as running:
+            running.create_task(replica.run(), name="replica")
+            await replica.wait_ready()
+            running.create_task(projector.run(), name="projector")
+            yield Foundation(log=log, replica=replica, store=store, projector=projector, recorder=recorder)
+            await replica.stop()  # the projector gets the rest of the log and ends by itself
+
+
+def make_embedder(config: Config, clock: Clock) -> BuiltinEmbedder | OpenAIEmbedder:
+    """Return the embedder that the settings name."""
+    if config.embedder == "builtin":
+        return BuiltinEmbedder()
+    return OpenAIEmbedder(
+        model=config.embedding_model,
+        dimension=config.embedding_dimension,
+        sends_dimension=config.embedding_model != "text-embedding-ada-002",  # the one that cannot be asked
+        base_url=config.openai_base_url,
+        api_key=config.openai_api_key,
+        clock=clock,
+        rng=random.SystemRandom(),
+    )
+
+
+async def check_embedding_space(store: PrimaryStore, embedder: LocalEmbedder | RemoteEmbedder) -> None:
+    """Refuse vectors that cannot be compared with the ones that are stored.
+
+    Raises:
+        ConfigError: The store holds vectors of another model or width.
+    """
+    space = await store.embedding_space()
+    if space is not None and (space.model, space.dimension) != (embedder.model, embedder.dimension):
+        raise ConfigError(
+            f"the stored vectors are of model {space.model} with {space.dimension} dimensions, but the settings name "
+            f"{embedder.model} with {embedder.dimension}: run `engram reembed` with these settings, or set the old ones"
+        )
+
+
+async def serve(config: Config, on_ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT; `on_ready` is told the address once it answers.
+
+    Raises:
+        FatalError: The node could not start, or had to stop.
+    """
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        await run_node(config, stopping, on_ready)
+    except ExceptionGroup as errors:
+        raise _first_fatal(errors) from errors
+
+
+async def run_node(config: Config, stopping: asyncio.Event, on_ready: Callable[[str], None]) -> None:
+    """Run a node until `stopping` is set."""
+    clock = SystemClock()
+    metrics = Metrics(version=__version__)
+    for warning in config.warnings:
+        _log.warning("%s", warning)
+    embedder, tokens = await asyncio.gather(
+        asyncio.to_thread(make_embedder, config, clock), asyncio.to_thread(TokenCounter)
+    )
+    async with open_foundation(config, clock=clock, observer=metrics) as foundation:
+        await check_embedding_space(foundation.store, embedder)
+        await _Node(config, foundation, embedder, tokens, metrics, clock).run(stopping, on_ready)
+    _log.info("stopped")
+
+
+class _Node:
+    """The parts that stand on the foundation."""
+
+    def __init__(
+        self,
+        config: Config,
+        foundation: Foundation,
+        embedder: BuiltinEmbedder | OpenAIEmbedder,
+        tokens: TokenCounter,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._config = config
+        self._foundation = foundation
+        self._embedder = embedder
+        self._metrics = metrics
+        self._clock = clock
+        store = foundation.store
+        self._searcher = Searcher(
+            store, embedder, cache_bytes_max=config.recall_cache_bytes_max, observer=metrics, clock=clock
+        )
+        self._feed = LanceFeed(
+            LanceStore(config.lance_uri, model=embedder.model, dimension=embedder.dimension),
+            store,
+            clock=clock,
+            observer=Silent(),
+            log_last_index=foundation.replica.status().last_index,
+        )
+        self._eraser = Eraser(foundation.replica, store, self._feed)
+        self._services = Services(
+            recorder=foundation.recorder,
+            reads=store,
+            applied=foundation.projector,
+            erased=self._eraser,
+            searches=self._searcher,
+            contexts=ContextReader(store, self._searcher, tokens, short_term_count=config.short_term_count),
+            embedder=embedder if isinstance(embedder, BuiltinEmbedder) else None,
+            tokens=tokens,
+            clock=clock,
+            metrics=metrics,
+            new_id=lambda: str(uuid.uuid4()),
+            readiness=self._readiness,
+            version=__version__,
+        )
+
+    async def run(self, stopping: asyncio.Event, on_ready: Callable[[str], None]) -> None:
+        """Serve until `stopping` is set."""
+        self._metrics.watch(self._state)
+        server = HttpServer(
+            build(self._services), host=self._config.bind_host, port=self._config.bind_port, stop_s=STOP_S
+        )
+        try:
+            await server.start()
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on {self._config.bind_host}:{self._config.bind_port}: {error.strerror}; "
+                "set ENGRAM_BIND_ADDR to a free address"
+            ) from error
+        gc.freeze()  # what is here now stays: no collection needs to look at it again
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(background) for background in self._background()]
+            _log.info("serving", extra={"address": server.url})
+            on_ready(server.url)
+            await stopping.wait()
+            _log.info("stopping")
+            await server.stop()
+            for task in tasks:
+                task.cancel()
+        self._searcher.close()
+        if isinstance(self._embedder, OpenAIEmbedder):
+            await self._embedder.close()
+
+    def _background(self) -> list[Coroutine[Any, Any, None]]:
+        store, clock = self._foundation.store, self._clock
+        work: list[Coroutine[Any, Any, None]] = [
+            self._check_space_when_caught_up(),
+            self._eraser.run(),
+            self._feed.run(),
+            Sealer(store, self._searcher.indexes, clock).run(),
+            watch_loop_lag(self._metrics, clock),
+        ]
+        if isinstance(self._embedder, OpenAIEmbedder):
+            work.append(
+                EmbeddingWorker(
+                    store,
+                    self._foundation.recorder,
+                    self._embedder,
+                    clock,
+                    random.SystemRandom(),
+                    max_concurrency=self._config.embedding_max_concurrency,
+                    claim_max=self._config.embedding_claim_max,
+                    observer=self._metrics,
+                    idle_s=EMBED_IDLE_S,
+                ).run()
+            )
+        return work
+
+    async def _check_space_when_caught_up(self) -> None:
+        await self._foundation.wait_caught_up()
+        await check_embedding_space(self._foundation.store, self._embedder)
+
+    async def _state(self) -> NodeState:
+        status = self._foundation.replica.status()
+        applied_index = self._foundation.store.applied_index
+        counts = await self._foundation.store.counts()
+        return NodeState(
+            term=status.term,
+            commit_index=status.commit_index,
+            applied_index=applied_index,
+            base_index=status.base_index,
+            is_leader=status.leader_id == status.node_id,
+            embedding_queue_size=counts.pending_embeddings,
+            projection_lag_entries={
+                "primary": max(0, status.commit_index - applied_index),
+                "lancedb": self._feed.status().lag_rows,
+            },
+        )
+
+    async def _readiness(self) -> Sequence[Dependency]:
+        status = self._foundation.replica.status()
+        lag = max(0, status.commit_index - self._foundation.store.applied_index)
+        return [
+            Dependency("log", ready=True, detail=f"entry {status.last_index}, base {status.base_index}"),
+            Dependency("leader", ready=status.leader_id != 0, detail=f"node {status.leader_id}, term {status.term}"),
+            Dependency("projections", ready=lag <= LAG_READY_ENTRIES, detail=f"{lag} entries behind"),
+            Dependency("embedder", ready=True, detail=f"{self._embedder.model}, {self._embedder.dimension} dimensions"),
+            _long_term(self._feed.status()),
+            Dependency("redis", ready=True, detail="not used: short-term memory is embedded", required=False),
+        ]
+
+
+def _long_term(status: LanceStatus) -> Dependency:
+    detail = status.last_error or f"vectors up to entry {status.cursor}, {status.lag_rows} rows behind"
+    return Dependency("lancedb", ready=status.ready, detail=detail, required=False)
+
+
+def _make_folder(folder: Any) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the folder {folder} cannot be made: {error.strerror}; see ENGRAM_DATA_DIR") from error
+
+
+def _first_fatal(errors: BaseExceptionGroup[Exception]) -> FatalError:
+    for error in errors.exceptions:
+        if isinstance(error, FatalError):
+            return error
+        if isinstance(error, BaseExceptionGroup):
+            return _first_fatal(error)
+    failure = FatalError(f"an unforeseen error: {errors.exceptions[0]!r}")
+    failure.__cause__ = errors.exceptions[0]
+    return failure

@@ -1,0 +1,332 @@
+"""The long-term store: every message with its vectors in LanceDB, open to other tools. The one door to lancedb.
+
+It follows the primary store and can be dropped at any time. How far it has come is not written down anywhere: it is
+the highest `log_index` in the table. A batch is one commit of LanceDB, so rows and cursor cannot disagree, and
+a crash at any point neither loses nor doubles a row.
+
+What LanceDB 0.40 does by itself, measured, and what is done about it here:
+
+* `optimize()` reads the whole table as long as it has less than a million rows: 10 us a row. The feed spaces the
+  calls by what they cost.
+* It drops deleted rows from disk only where they are more than a tenth of a fragment, or the fragment has small
+  neighbours. So whoever is forgotten is first left alone in his fragments, by an update that moves all other rows
+  out of them: then the delete removes whole files.
+* Its reads buffer up to 2 GiB, and its threads keep what they freed: bounded in `_bound_memory`.
+* Importing it takes more than a second and 120 MB, so that happens here, in the store's own thread, when it opens.
+"""
+
+import asyncio
+import ctypes
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from engram.errors import ConfigError
+from engram.projections import lance_rows
+from engram.projections.lance_rows import EmbeddedRow, Erasure, Scope, Space
+
+TABLE = "memories"
+INDEXED = "session_id"
+INDEX_NAME = "session_id_idx"
+
+INDEX_ROWS_MIN = 20_000
+"""From here on a scan for one session costs more than 5 ms; with the bitmap index it stays there."""
+
+VERSIONS_KEPT = timedelta(minutes=1)
+"""Other tools read a version that they opened; after this long it goes with the next `optimize`."""
+
+VERSIONS_GONE = timedelta(milliseconds=1)
+"""The smallest age that LanceDB takes without a warning for people who share the table with other writers."""
+
+SWEEPS_MAX = 3
+
+ERROR_CHARACTERS_MAX = 300
+
+CACHE_BYTES = 16 * 1024 * 1024
+"""Each of LanceDB's two caches, which would take gigabytes if there were enough rows; searches here are rare."""
+
+DRIVER_SETTINGS = {
+    "LANCE_DEFAULT_IO_BUFFER_SIZE": str(16 * 1024 * 1024),
+    "LANCE_DEFAULT_BATCH_SIZE": "256",
+}
+"""Read-ahead, and rows a batch: a row's text can have 256 KiB. LanceDB reads both from the environment only."""
+
+M_ARENA_MAX = -8
+ARENAS_MAX = 2
+"""glibc gives every thread a heap of its own, which keeps what was freed; LanceDB runs more than ten threads."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+class LanceError(Exception):
+    """The long-term store failed; opening it again and repeating the call is safe."""
+
+
+class LanceHit(NamedTuple):
+    """A chunk found by its vector."""
+
+    session_id: str
+    message_id: str
+    chunk: int
+    log_index: int
+    similarity: float
+    """Cosine, -1 to 1."""
+
+
+class LanceStore:
+    """The table `memories` under any URI that LanceDB takes. It must have no other writer.
+
+    All calls run in one thread of its own, one after the other; none blocks the event loop. Every failure of
+    LanceDB is a LanceError, after which the store must be opened again.
+    """
+
+    def __init__(self, uri: str, *, model: str, dimension: int) -> None:
+        self._uri = uri
+        self._space = Space(model, dimension)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engram-lance")
+        self._lancedb: Any = None
+        self._arrow: Any = None
+        self._connection: Any = None
+        self._table: Any = None
+        self._swept = False
+        self.cursor = 0
+        """Every row with vectors that the log gave at or below this index is in the table."""
+
+    async def open(self, *, log_last_index: int) -> None:
+        """Open or create the table, and find the cursor.
+
+        A table that cannot be read, of another format, or ahead of `log_last_index`, so that it belongs to another
+        log, is dropped: the cursor is 0 then.
+
+        Raises:
+            ConfigError: The table holds vectors of another model or dimension.
+            LanceError: LanceDB failed.
+        """
+        await self._run(self._open, log_last_index)
+
+    async def add(self, rows: Sequence[EmbeddedRow]) -> None:
+        """Add `rows` in one commit and move the cursor to the last one's `log_index`.
+
+        They come in the order of that index and hold whole entries. A message that is there already with other
+        vectors is replaced. Vectors of another model are left out: nothing could be compared with them.
+        """
+        await self._run(self._add, rows)
+
+    async def forget(self, erasures: Sequence[Erasure]) -> None:
+        """Remove what `erasures` mean from the table and from every file of it. Repeating it is cheap."""
+        await self._run(self._forget, erasures)
+
+    async def optimize(self) -> None:
+        """Merge small files, drop old versions, bring the index up to date; costs up to 10 us for each row."""
+        await self._run(self._optimize)
+
+    async def search(self, vector: npt.NDArray[np.float32], scope: Scope, k: int) -> list[LanceHit]:
+        """Return the `k` chunks of `scope` nearest to `vector`, best first; exact, it compares every row."""
+        return await self._run(self._search, vector, scope, k)
+
+    async def count(self) -> int:
+        """Return the number of rows."""
+        return await self._run(lambda: int(self._table.count_rows()))
+
+    async def clear(self) -> None:
+        """Drop the table and make it anew for this store's model: the cursor is 0. It need not be open."""
+        await self._run(self._clear)
+
+    async def close(self) -> None:
+        """Wait for the call in progress and let go of the table; `open` opens it again."""
+        await self._run(self._release)
+
+    async def stop(self) -> None:
+        """Close it and end its thread, for good."""
+        await self.close()
+        self._thread.shutdown(wait=False)
+
+    async def _run(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, lambda: _guarded(function, *arguments, **options))
+
+    def _open(self, log_last_index: int) -> None:
+        self._connect()
+        if TABLE not in self._connection.list_tables().tables:
+            self._create()
+            return
+        try:
+            self._table = self._connection.open_table(TABLE)
+            self.cursor = self._highest_index()
+        except Exception as error:
+            if not self._is_local():
+                raise
+            _log.warning("long-term store unreadable, building it afresh", extra={"error": type(error).__name__})
+            self._recreate()
+            return
+        self._check(log_last_index)
+
+    def _check(self, log_last_index: int) -> None:
+        metadata = {key.decode(): value.decode() for key, value in (self._table.schema.metadata or {}).items()}
+        if metadata.get("engram.format") != lance_rows.FORMAT:
+            _log.warning("long-term store has another format, building it afresh")
+            self._recreate()
+            return
+        model, dimension = metadata["engram.model"], int(metadata["engram.dimension"])
+        if (model, dimension) != self._space:
+            raise ConfigError(
+                f"{self._uri} holds vectors of {model!r} with dimension {dimension}, but the embedder is "
+                f"{self._space.model!r} with dimension {self._space.dimension}: stop the node and run `engram "
+                "reembed`, or set the embedder back"
+            )
+        if self.cursor > log_last_index:
+            _log.warning("long-term store belongs to another log, building it afresh", extra={"cursor": self.cursor})
+            self._recreate()
+
+    def _connect(self) -> None:
+        self._release()
+        self._lancedb, self._arrow = _driver()
+        session = self._lancedb.Session(index_cache_size_bytes=CACHE_BYTES, metadata_cache_size_bytes=CACHE_BYTES)
+        self._connection = self._lancedb.connect(self._uri, session=session)
+
+    def _release(self) -> None:
+        self._table = self._connection = None
+        self._swept = False
+        self.cursor = 0
+
+    def _create(self) -> None:
+        self._table = self._connection.create_table(TABLE, schema=lance_rows.schema(self._arrow, self._space))
+        self._swept = True
+
+    def _recreate(self) -> None:
+        self._table = None
+        self.cursor = 0
+        self._connection.drop_table(TABLE)
+        self._create()
+
+    def _clear(self) -> None:
+        self._connect()
+        if TABLE in self._connection.list_tables().tables:
+            self._connection.drop_table(TABLE)
+        self._create()
+
+    def _is_local(self) -> bool:
+        """Whether an unreadable table cannot be the network's fault."""
+        return "://" not in self._uri or self._uri.startswith("file:")
+
+    def _highest_index(self) -> int:
+        column = self._table.search().select(["log_index"]).to_arrow()["log_index"]
+        return self._arrow.compute.max(column).as_py() or 0
+
+    def _add(self, rows: Sequence[EmbeddedRow]) -> None:
+        fitting = [row for row in rows if self._space.holds(row)]
+        if fitting:
+            self._remove(self._rows_of(fitting))
+            self._table.add(lance_rows.table(self._arrow, self._table.schema, fitting))
+        self.cursor = rows[-1].log_index
+
+    def _rows_of(self, rows: Sequence[EmbeddedRow]) -> list[int]:
+        wanted = {(row.tenant, row.session_id, row.message_id) for row in rows}
+        found = self._find(lance_rows.of_messages(rows), "tenant", "session_id", "message_id")
+        keys = zip(found["tenant"], found["session_id"], found["message_id"], strict=True)
+        return [row_id for key, row_id in zip(keys, found["_rowid"], strict=True) if key in wanted]
+
+    def _find(self, where: str, *columns: str) -> dict[str, list[Any]]:
+        query = self._table.search().where(where).select(list(columns)).with_row_id(True)  # noqa: FBT003  its only parameter
+        return query.to_arrow().to_pydict()  # type: ignore[no-any-return]
+
+    def _remove(self, row_ids: Sequence[int]) -> None:
+        """Delete rows so that no fragment keeps them under a deletion mark: LanceDB might never rewrite it."""
+        if not row_ids:
+            return
+        doomed = lance_rows.of_rows(row_ids)
+        others = f"({lance_rows.beside_rows(row_ids)}) AND NOT ({doomed})"
+        self._table.update(where=others, values_sql={"chunk": "chunk"})
+        self._table.delete(doomed)
+        self._swept = False
+
+    def _forget(self, erasures: Sequence[Erasure]) -> None:
+        row_ids = self._find(lance_rows.to_forget(erasures), "chunk")["_rowid"]
+        if not row_ids and self._swept:
+            return
+        if self._is_indexed():
+            self._table.drop_index(INDEX_NAME)
+        self._remove(row_ids)
+        self._sweep()
+        self._index()
+
+    def _sweep(self) -> None:
+        """Take every file off the disk that the current version does not need, leftovers of a crash included."""
+        for _ in range(SWEEPS_MAX):
+            self._table.optimize(cleanup_older_than=VERSIONS_GONE, delete_unverified=True)
+            if len(self._table.list_versions()) == 1:
+                self._swept = True
+                _trim_memory()
+                return
+        raise LanceError("old versions of the long-term store cannot be removed; was the clock set back?")
+
+    def _optimize(self) -> None:
+        self._index()
+        self._table.optimize(cleanup_older_than=VERSIONS_KEPT)
+        _trim_memory()
+
+    def _index(self) -> None:
+        if not self._is_indexed() and self._table.count_rows() >= INDEX_ROWS_MIN:
+            self._table.create_index(INDEXED, config=self._lancedb.index.Bitmap(), name=INDEX_NAME)
+
+    def _is_indexed(self) -> bool:
+        return any(index.name == INDEX_NAME for index in self._table.list_indices())
+
+    def _search(self, vector: npt.NDArray[np.float32], scope: Scope, k: int) -> list[LanceHit]:
+        columns = ["session_id", "message_id", "chunk", "log_index"]
+        query = self._table.search(vector, vector_column_name="vector").distance_type("cosine")
+        found = query.where(lance_rows.in_scope(scope), prefilter=True).limit(k).select([*columns, "_distance"])
+        values = found.to_arrow().to_pydict()
+        rows = zip(*(values[column] for column in columns), values["_distance"], strict=True)
+        return [LanceHit(*row[:-1], 1.0 - row[-1]) for row in rows]
+
+
+def _guarded(function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+    try:
+        return function(*arguments, **options)
+    except (ConfigError, LanceError):
+        raise
+    except BaseException as error:
+        # LanceDB raises RuntimeError, ValueError, OSError and, when its Rust code panics, a BaseException: whatever
+        # it is, this thread serves nothing else, and the feed opens the store again.
+        raise LanceError(f"{type(error).__name__}: {str(error)[:ERROR_CHARACTERS_MAX]}") from error
+
+
+def _driver() -> tuple[Any, Any]:
+    """Import the driver, in the store's thread: it would hold up a start by more than a second."""
+    _bound_memory()
+    import lancedb  # noqa: PLC0415  see above
+    import lancedb.index  # noqa: PLC0415
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.compute  # noqa: PLC0415
+
+    pa.set_memory_pool(pa.system_memory_pool())
+    return lancedb, pa
+
+
+def _bound_memory() -> None:
+    for name, value in DRIVER_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    _call_libc("mallopt", M_ARENA_MAX, ARENAS_MAX)
+
+
+def _trim_memory() -> None:
+    """Give freed memory back: merging files takes much of it, for a moment."""
+    _call_libc("malloc_trim", 0)
+
+
+def _call_libc(name: str, *arguments: int) -> None:
+    try:
+        function = getattr(ctypes.CDLL(None), name)
+    except (OSError, AttributeError):
+        return  # another C library: it has no such knob, and needs none
+    function(*arguments)

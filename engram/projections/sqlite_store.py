@@ -1,0 +1,285 @@
+"""The primary store: the ledger's state and the read models, in one SQLite file that can be built afresh from the log.
+
+Two connections: one writes, one reads, each in a thread of its own. Nothing waits for the disk (`synchronous=OFF`):
+after a crash of the process the file is as the last batch left it, and after a crash of the machine it is thrown away
+and built afresh, because nobody knows what of it has reached the disk.
+"""
+
+import asyncio
+import logging
+from collections.abc import Collection, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol, Self
+
+from engram.database import Connection, Database, Format, Setting, file_format, quick_check, stamp
+from engram.errors import CorruptionError, StorageError
+from engram.events import decode
+from engram.projections import digest, ledger, sqlite_reads, sqlite_writes
+from engram.projections.erasures import Erasure
+from engram.projections.ledger import Decoded
+from engram.projections.reads import PrimaryReads
+from engram.projections.rows import RecallBlob
+from engram.projections.schema import APPLICATION_ID, BLANKED_MAX, COMPACT, TABLES, VERSION
+from engram.projections.sqlite_load import load
+from engram.projections.sqlite_reads import Trace
+from engram.projections.verdicts import Verdict
+
+_logger = logging.getLogger(__name__)
+
+FORMAT: Final = Format(APPLICATION_ID, VERSION)
+NORMAL: Final = 0
+"""The kind of an entry that holds events; others are the log's own."""
+
+BUSY_TIMEOUT_S: Final = 5.0
+"""How long a checkpoint waits for the reader, whose hops take milliseconds."""
+
+_SETTINGS: Final = (
+    Setting("journal_mode", "wal"),
+    Setting("synchronous", 0),
+    Setting("secure_delete", 1),
+    Setting("cache_size", -32_000),
+    Setting("temp_store", 2),
+    Setting("trusted_schema", 0),
+)
+_READER_SETTINGS: Final = (Setting("cache_size", -32_000), Setting("temp_store", 2), Setting("query_only", 1))
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+class LogEntry(Protocol):
+    """The part of a log entry that a fold looks at."""
+
+    @property
+    def index(self) -> int:
+        """Where it stands."""
+
+    @property
+    def term(self) -> int:
+        """The term it was proposed in."""
+
+    @property
+    def kind(self) -> int:
+        """0 when `data` holds events."""
+
+    @property
+    def data(self) -> bytes:
+        """Events, or nothing when they were erased."""
+
+
+class Applied(NamedTuple):
+    """What a batch came to."""
+
+    verdicts: list[list[Verdict]]
+    """For each entry, one for each of its events."""
+    erasures: int
+    """How many erasures it asked for."""
+    last_at_ms: int
+
+
+class PrimaryStore(PrimaryReads):
+    """Folds entries and answers readers. One caller applies; any number read."""
+
+    def __init__(self, writer: Database, reader: Database, applied: tuple[int, int, int]) -> None:
+        super().__init__(reader)
+        self._writer = writer
+        self._applied_index, self._applied_term, self._last_at_ms = applied
+        self.erasure_wanted = asyncio.Event()
+        """Set when there is something new to erase; whoever erases clears it."""
+
+    @classmethod
+    async def open(cls, path: Path, *, boot_id: str | None = None) -> Self:
+        """Open the store, continuing where it was, or empty when the file cannot be trusted or is of another version.
+
+        A file that is not taken is deleted: it may hold text that was to be forgotten. `boot_id` names the run of the
+        machine; the default is to ask it.
+
+        Raises:
+            StorageError: The disk failed, or the file cannot be deleted.
+        """
+        for _ in range(2):
+            try:
+                writer = await Database.open(path, _SETTINGS, busy_timeout_s=BUSY_TIMEOUT_S)
+            except CorruptionError as error:
+                _logger.warning("the projections are rebuilt from the log", extra={"reason": str(error)})
+                await asyncio.to_thread(_delete, path)
+                continue
+            try:
+                refusal = await writer.run(partial(_prepare, boot_id=boot_id))
+                if refusal is None:
+                    reader = await Database.open(path, _READER_SETTINGS, busy_timeout_s=BUSY_TIMEOUT_S, read_only=True)
+                    return cls(writer, reader, await writer.run(_applied))
+            except CorruptionError as error:
+                refusal = str(error)
+            except BaseException:
+                await writer.close()
+                raise
+            await writer.close()
+            _logger.warning("the projections are rebuilt from the log", extra={"reason": refusal})
+            await asyncio.to_thread(_delete, path)
+        raise StorageError(f"{path} is damaged again right after it was made")
+
+    async def close(self) -> None:
+        """Make everything durable and close the file; one that was found damaged is deleted instead."""
+        is_damaged = False
+        for database, last_words in ((self._reader, _nothing), (self._writer, _seal)):
+            try:
+                await database.run(last_words)
+            except CorruptionError:
+                is_damaged = True
+            finally:
+                await database.close()
+        if is_damaged:
+            _logger.error("the projections' file is damaged; it is built afresh at the next start")
+            await asyncio.to_thread(_delete, self._writer.path)
+
+    @property
+    def applied_index(self) -> int:
+        """Index of the last log entry that reads see; 0 when there is none."""
+        return self._applied_index
+
+    @property
+    def applied_term(self) -> int:
+        """Term of that entry."""
+        return self._applied_term
+
+    @property
+    def last_at_ms(self) -> int:
+        """The latest stamp of any event so far: new ones must not be before it."""
+        return self._last_at_ms
+
+    async def apply(self, entries: Sequence[LogEntry]) -> list[list[Verdict]]:
+        """Fold a batch of consecutive entries behind the applied index, in one transaction.
+
+        Raises:
+            CorruptionError: A payload cannot be decoded; nothing of the batch was applied.
+            StorageError: The disk failed.
+        """
+        assert entries[0].index > self._applied_index, "entries are folded once"
+        applied = await self._writer.transact(partial(_apply, entries=entries))
+        self._applied_index, self._applied_term = entries[-1].index, entries[-1].term
+        self._last_at_ms = applied.last_at_ms
+        if applied.erasures:
+            self.erasure_wanted.set()
+        return applied.verdicts
+
+    async def save_recall_blob(self, session_key: int, blob: RecallBlob) -> bool:
+        """Keep a session's sealed recall index, unless the session is gone or has lost messages since.
+
+        Returns whether it was kept.
+        """
+        return await self._writer.transact(partial(sqlite_reads.save_recall_blob, session_key=session_key, blob=blob))
+
+    async def erasures(self, *, after: int = 0, limit: int, log_is_clean: bool) -> list[Erasure]:
+        """Return what is still to be erased of the log, or behind it, because of deletions behind the index `after`."""
+        return await self._reader.run(
+            partial(sqlite_reads.erasures, after=after, limit=limit, log_is_clean=log_is_clean)
+        )
+
+    async def is_log_clean(self, log_index: int) -> bool:
+        """Return whether the log is clean of what the deletion at `log_index` forgets."""
+        return await self._reader.run(partial(sqlite_reads.is_log_clean, log_index=log_index))
+
+    async def traces(self, erasure: Erasure, limit: int) -> list[Trace]:
+        """Return entries that carry what is to be erased; all that are left when they are fewer than `limit`."""
+        return await self._reader.run(partial(sqlite_reads.traces, erasure=erasure, limit=limit))
+
+    async def drop_traces(self, erasure: Erasure, log_indexes: Collection[int]) -> None:
+        """Forget which entries carried what is erased from them now."""
+        await self._writer.transact(partial(sqlite_writes.drop_traces, erasure=erasure, log_indexes=log_indexes))
+
+    async def end_erasures(self, erasures: Sequence[Erasure], *, log_only: bool) -> None:
+        """Note that the log is clean of `erasures`, and with `log_only` false that everything else is, too."""
+        await self._writer.transact(partial(sqlite_writes.end_erasures, erasures=erasures, log_only=log_only))
+
+    async def scrub(self) -> bool:
+        """Let no deleted byte stay in the file or beside it. Returns False when a reader is in the way: try again."""
+        return await self._writer.truncate_wal()
+
+    async def digest(self) -> dict[str, str]:
+        """Return a digest of each read model, the same for any two stores that answer every reader the same."""
+        return await self._reader.run(digest.digest)
+
+
+def _prepare(connection: Connection, boot_id: str | None) -> str | None:
+    """Make the tables of a new file, or check those of an old one; return why it cannot be used, if so."""
+    boot = _boot_id() if boot_id is None else boot_id
+    found = file_format(connection)
+    if found == Format(0, 0):
+        connection.executescript(f"BEGIN IMMEDIATE; {TABLES}")
+        stamp(connection, FORMAT)
+        connection.execute("COMMIT")
+    elif found != FORMAT:
+        return f"the file's format is {found}, this version of engram writes {FORMAT}"
+    else:
+        (opened_under,) = connection.execute("SELECT opened_under FROM state").fetchone()
+        if opened_under and opened_under != boot:
+            return "the machine went down while the file was open"
+        if opened_under and not boot and quick_check(connection):
+            return "the file's structure is damaged"
+        _compact(connection)
+    _mark(connection, boot or "unknown")
+    return None
+
+
+def _compact(connection: Connection) -> None:
+    """Write the file anew when more of it is blanked than not."""
+    blanked, messages = connection.execute("SELECT blanked, messages FROM state").fetchone()
+    if blanked > max(BLANKED_MAX, messages):
+        connection.executescript(COMPACT)
+
+
+def _mark(connection: Connection, opened_under: str) -> None:
+    """Note durably under which run of the machine the file is open; empty: it is not."""
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("UPDATE state SET opened_under = ?", (opened_under,))
+    connection.execute("PRAGMA synchronous = OFF")
+
+
+def _nothing(connection: Connection) -> None:
+    """Show whether the connection is still good."""
+
+
+def _seal(connection: Connection) -> None:
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    _mark(connection, "")
+
+
+def _boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _delete(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        doomed = path.with_name(path.name + suffix)
+        try:
+            doomed.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"{doomed} cannot be used and cannot be deleted: {error}") from error
+
+
+def _applied(connection: Connection) -> tuple[int, int, int]:
+    row: tuple[int, int, int] = connection.execute(
+        "SELECT applied_index, applied_term, last_at_ms FROM state"
+    ).fetchone()
+    return row
+
+
+def _apply(connection: Connection, entries: Sequence[LogEntry]) -> Applied:
+    decoded = [_decode(entry) for entry in entries]
+    view = load(connection, ledger.needs(decoded))
+    verdicts = ledger.fold(view, decoded)
+    sqlite_writes.write(connection, view, applied_index=entries[-1].index, applied_term=entries[-1].term)
+    return Applied(verdicts, len(view.erasures), view.last_at_ms)
+
+
+def _decode(entry: LogEntry) -> Decoded:
+    if entry.kind != NORMAL or not entry.data:
+        return Decoded(entry.index, ())
+    try:
+        return Decoded(entry.index, decode(entry.data))
+    except CorruptionError as error:
+        raise CorruptionError(f"log entry {entry.index}: {error}") from error

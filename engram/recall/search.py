@@ -1,0 +1,196 @@
+"""Searching: the indexes of a scope brought up to date, ranked by the recipe, and the messages that were found."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+
+from engram.clock import Clock, SystemClock
+from engram.inference.embedder import EmbedderError, LocalEmbedder, RemoteEmbedder
+from engram.projections.rows import MessageRow, SessionRow
+from engram.recall import freshness
+from engram.recall.index import SessionIndex
+from engram.recall.rank import Ranked, rank, understand
+
+QUERY_EMBEDDING_S = 2.0
+"""How long a search waits for a remote embedder before it answers without vectors, and says so."""
+
+QUERY_CACHE_MAX = 256
+"""Queries whose remote vectors are remembered: 1.5 MB at 1536 numbers each."""
+
+QUERY_CHARS_MAX = 8000
+"""Of a longer query a remote embedder gets the beginning: no model reads more than 8191 tokens."""
+
+Vector = npt.NDArray[np.float32]
+
+
+class Reads(freshness.Reads, Protocol):
+    """The part of the primary store that searching reads."""
+
+    async def messages_at(self, wanted: Sequence[tuple[int, int]]) -> list[MessageRow]:
+        """Return messages by (session key, ordinal) in the order of `wanted`; deleted ones are left out."""
+
+
+class Observer(Protocol):
+    """Told how long each stage of a search took: load, embed, rank, fetch."""
+
+    def searched(self, stage: str, seconds: float) -> None:
+        """Take note of one stage of one search."""
+
+
+class Hit(NamedTuple):
+    """A message that was found."""
+
+    session: SessionRow
+    message: MessageRow
+    score: float
+    """How well it fits, between 0 and 1."""
+    similarity: float | None
+    """Cosine of query and text; None without vectors."""
+
+
+class SearchResult(NamedTuple):
+    """What a search found."""
+
+    hits: list[Hit]
+    """Best first."""
+    degraded: bool
+    """Whether the query had no vector because the embedder failed."""
+
+
+class Searcher:
+    """Searches any number of sessions as one. Any number of searches may run at a time."""
+
+    def __init__(
+        self,
+        reads: Reads,
+        embedder: LocalEmbedder | RemoteEmbedder | None,
+        *,
+        cache_bytes_max: int,
+        observer: Observer,
+        clock: Clock | None = None,
+    ) -> None:
+        self._reads = reads
+        self._local: LocalEmbedder | None = None
+        self._remote: _QueryVectors | None = None
+        if _is_local(embedder):
+            self._local = embedder
+        elif _is_remote(embedder):
+            self._remote = _QueryVectors(embedder)
+        self._observer = observer
+        self._clock = clock if clock is not None else SystemClock()
+        self.indexes = freshness.Indexes(reads, cache_bytes_max=cache_bytes_max)
+        """Also for the sealer: every index has one owner."""
+
+    def close(self) -> None:
+        """End the thread that owns the indexes; searches that wait for it are cancelled. Does not block the loop."""
+        self.indexes.close()
+
+    async def search(
+        self,
+        scope: Sequence[SessionRow],
+        query: str,
+        *,
+        top_k: int,
+        now_ms: int | None,
+        min_score: float | None = None,
+    ) -> SearchResult:
+        """Return the best `top_k` messages of the sessions in `scope`, by statistics of all of them together.
+
+        Everything that the rows say has happened is seen. Times in the query are relative to `now_ms`; None: to the
+        scope's latest message. Hits below `min_score` are left out.
+        """
+        sessions = sorted(scope, key=lambda session: session.session_key)
+        async with asyncio.TaskGroup() as group:
+            embedding = group.create_task(self._embedded(query)) if self._remote is not None else None
+            with self._timed("load"):
+                cached = [await self.indexes.current(session) for session in sessions]
+        vector = None if embedding is None else embedding.result()
+        indexes = [entry.index for entry in cached]
+        with self._timed("rank"):
+            ranked = await self.indexes.run(_ranked, indexes, query, now_ms, self._vector_of(query, vector), top_k)
+        if min_score is not None:
+            ranked = [row for row in ranked if row.score >= min_score]
+        with self._timed("fetch"):
+            hits = await self._hits(sessions, ranked)
+        return SearchResult(hits, degraded=embedding is not None and vector is None)
+
+    async def _embedded(self, query: str) -> Vector | None:
+        assert self._remote is not None
+        with self._timed("embed"):
+            return await self._remote.of(query)
+
+    def _vector_of(self, query: str, vector: Vector | None) -> Callable[[Mapping[str, float]], Vector | None]:
+        """Return what makes the query's vector from its words' weights, in the indexes' thread."""
+        local = self._local
+        if local is None:
+            return lambda _: vector
+        # A query without terms ("who are you", an emoji) has no weights; its plain vector still says something.
+        return lambda weights: local.embed_query(weights) if weights else local.embed([query])[0]
+
+    async def _hits(self, sessions: Sequence[SessionRow], ranked: Sequence[Ranked]) -> list[Hit]:
+        if not ranked:
+            return []
+        found = {(sessions[row.place].session_key, row.ordinal): row for row in ranked}
+        messages = await self._reads.messages_at(list(found))
+        hits = []
+        for message in messages:
+            row = found[message.session_key, message.ordinal]
+            hits.append(Hit(sessions[row.place], message, row.score, row.similarity))
+        return hits
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start_s = self._clock.monotonic_s()
+        yield
+        self._observer.searched(stage, self._clock.monotonic_s() - start_s)
+
+
+class _QueryVectors:
+    """Vectors of queries from a remote embedder, with a deadline, the latest remembered."""
+
+    def __init__(self, embedder: RemoteEmbedder) -> None:
+        self._embedder = embedder
+        self._known: OrderedDict[str, Vector] = OrderedDict()
+
+    async def of(self, query: str) -> Vector | None:
+        """Return a query's vector; None when the embedder fails or takes too long."""
+        text = query[:QUERY_CHARS_MAX]
+        known = self._known.get(text)
+        if known is not None:
+            self._known.move_to_end(text)
+            return known
+        try:
+            async with asyncio.timeout(QUERY_EMBEDDING_S):
+                vectors = await self._embedder.embed([text])
+        except (EmbedderError, TimeoutError):
+            return None
+        vector: Vector = vectors[0]
+        self._known[text] = vector
+        if len(self._known) > QUERY_CACHE_MAX:
+            self._known.popitem(last=False)
+        return vector
+
+
+def _ranked(
+    indexes: Sequence[SessionIndex],
+    query: str,
+    now_ms: int | None,
+    vector_of: Callable[[Mapping[str, float]], Vector | None],
+    top_k: int,
+) -> list[Ranked]:
+    if now_ms is None:
+        now_ms = max((int(index.rows.whens_ms.max()) for index in indexes if len(index)), default=0)
+    return rank(indexes, understand(query, now_ms), vector_of, top_k)
+
+
+def _is_local(embedder: LocalEmbedder | RemoteEmbedder | None) -> TypeGuard[LocalEmbedder]:
+    return hasattr(embedder, "embed_query")
+
+
+def _is_remote(embedder: LocalEmbedder | RemoteEmbedder | None) -> TypeGuard[RemoteEmbedder]:
+    return embedder is not None and not _is_local(embedder)

@@ -1,0 +1,181 @@
+"""A node for tests of the edge: real projections, eraser, searcher and context reader on a log that is a list."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engram.api.services import Dependency, Services
+from engram.events import Event, decode
+from engram.log.position import Position
+from engram.metrics import Metrics
+from engram.projections.eraser import Eraser
+from engram.projections.projector import Projector
+from engram.projections.sqlite_store import PrimaryStore
+from engram.recall.reader import ContextReader
+from engram.recall.search import Searcher
+from engram.recorder import Recorder
+
+NOW_MS = 1_777_593_600_000
+"""2026-05-01T00:00:00Z."""
+
+
+class StoppedClock:
+    def now_ms(self) -> int:
+        return NOW_MS
+
+    def monotonic_s(self) -> float:
+        return 0.0
+
+
+class Words:
+    """Counts words instead of tokens."""
+
+    def count(self, text: str) -> int:
+        return len(text.split())
+
+
+class Letters:
+    """Embeds a text by how often it has each of a few letters."""
+
+    model = "letters"
+    dimension = 8
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        rows = np.array([[1 + text.count(letter) for letter in "abceilot"] for text in texts], np.float32)
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+    def embed_query(self, weights: Mapping[str, float]) -> NDArray[np.float32]:
+        row: NDArray[np.float32] = self.embed([" ".join(weights)])[0]
+        return row
+
+
+class Unobserved:
+    def searched(self, stage: str, seconds: float) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    index: int
+    data: bytes
+    term: int = 1
+    kind: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    last_index: int
+
+
+class ListLog:
+    """A log of one node in which every proposal is committed at once."""
+
+    def __init__(self) -> None:
+        self.held: list[Entry] = []
+        self.refuse_with: Exception | None = None
+        self._grown = asyncio.Event()
+
+    def propose(self, data: bytes) -> Position:
+        if self.refuse_with is not None:
+            raise self.refuse_with
+        self.held.append(Entry(len(self.held) + 1, data))
+        self._grown.set()
+        return Position(len(self.held), 1)
+
+    async def entries(self, after: int) -> AsyncIterator[Sequence[Entry]]:
+        while True:
+            self._grown.clear()
+            if len(self.held) > after:
+                batch = self.held[after:]
+                after = len(self.held)
+                yield batch
+            else:
+                await self._grown.wait()
+
+    async def read(self, after: int, limit: int) -> Sequence[Entry]:
+        return self.held[after : after + limit]
+
+    async def rewrite(self, payloads: Mapping[int, bytes]) -> None:
+        for index, data in payloads.items():
+            self.held[index - 1] = replace(self.held[index - 1], data=data)
+
+    def status(self) -> Status:
+        return Status(len(self.held))
+
+
+class Node:
+    """The parts, and what a test turns to make them misbehave."""
+
+    def __init__(self, store: PrimaryStore) -> None:
+        self.log = ListLog()
+        self.store = store
+        self.projector = Projector(self.log, store)
+        self.eraser = Eraser(self.log, store, None)
+        self.searcher = Searcher(store, Letters(), cache_bytes_max=1_000_000, observer=Unobserved())
+        self.dependencies = [Dependency("log", ready=True, detail="index 0")]
+        self.may_erase = asyncio.Event()
+        """Set: erasures are done at once."""
+        self.may_erase.set()
+        self.waited_on = asyncio.Event()
+        """Somebody waits, or waited, for an erasure."""
+
+    @property
+    def entries(self) -> list[list[Event]]:
+        """Everything in the log."""
+        return [decode(entry.data) if entry.data else [] for entry in self.log.held]
+
+    async def wait_erased(self, index: int) -> None:
+        self.waited_on.set()
+        await self.may_erase.wait()
+        await self.eraser.wait_erased(index)
+
+    async def readiness(self) -> Sequence[Dependency]:
+        return self.dependencies
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.projector.run())
+            tasks.create_task(self.eraser.run())
+
+    def services(self) -> Services:
+        """Return what the application is built on."""
+        clock = StoppedClock()
+        ids = itertools.count(1)
+        return Services(
+            recorder=Recorder(self.log, self.projector, clock, last_at_ms=0, timeout_s=5),
+            reads=self.store,
+            applied=self.projector,
+            erased=self,
+            searches=self.searcher,
+            contexts=ContextReader(self.store, self.searcher, Words(), short_term_count=20),
+            embedder=Letters(),
+            tokens=Words(),
+            clock=clock,
+            metrics=Metrics(version="0"),
+            new_id=lambda: f"made-{next(ids)}",
+            readiness=self.readiness,
+            version="0",
+            wait_s=0.2,
+            body_deadline_s=0.3,
+        )
+
+
+@asynccontextmanager
+async def running_node(folder: Path) -> AsyncIterator[Node]:
+    """Run a node whose projections lie in `folder`."""
+    store = await PrimaryStore.open(folder / "projections.db")
+    node = Node(store)
+    running = asyncio.get_running_loop().create_task(node.run())
+    try:
+        yield node
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        node.searcher.close()
+        await store.close()

@@ -1,0 +1,99 @@
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engram.inference.builtin import DIMENSION, MODEL
+from engram.projections.lance_rows import Scope
+from engram.projections.lance_store import LanceStore
+from tests.cli.conftest import Run
+from tests.cli.data_folder import DataFolder, conversation, deletion
+from tests.projections.embedded import LOG_END
+
+
+async def stored_ids(path: Path, model: str = MODEL, dimension: int = DIMENSION) -> list[str]:
+    """Return the ids of the messages that LanceDB holds."""
+    store = LanceStore(str(path), model=model, dimension=dimension)
+    try:
+        await store.open(log_last_index=LOG_END)
+        hits = await store.search(np.ones(dimension, np.float32), Scope("default"), 1000)
+        return sorted(hit.message_id for hit in hits)
+    finally:
+        await store.stop()
+
+
+def test_projections_are_what_the_log_says_again(folder: DataFolder, run: Run) -> None:
+    asyncio.run(folder.write([*conversation(), deletion("s1"), *conversation("s2")]))
+    wanted = asyncio.run(folder.digest())
+    folder.alter(folder.projections_path, b"likes tea", b"likes gin")
+
+    result = run("rebuild", "projections")
+
+    assert result.code == 0
+    assert asyncio.run(folder.digest()) == wanted
+    assert "1 sessions, 3 messages, 1 facts" in result.err
+    assert not folder.lance_path.exists()
+
+
+def test_lancedb_holds_what_is_in_the_projections_again(folder: DataFolder, run: Run) -> None:
+    asyncio.run(folder.write(conversation(messages=5)))
+
+    result = run("rebuild", "lancedb")
+
+    assert result.code == 0
+    assert asyncio.run(stored_ids(folder.lance_path)) == [f"m{number}" for number in range(5)]
+
+
+def test_lancedb_is_rebuilt_from_projections_that_were_behind(folder: DataFolder, run: Run) -> None:
+    asyncio.run(folder.write(conversation(messages=5), folded=2))
+
+    run("rebuild", "lancedb")
+
+    assert len(asyncio.run(stored_ids(folder.lance_path))) == 5
+
+
+@pytest.mark.parametrize("argv", [["rebuild"], ["rebuild", "all"]])
+def test_all_is_the_default(folder: DataFolder, run: Run, argv: list[str]) -> None:
+    asyncio.run(folder.write(conversation()))
+    folder.projections_path.unlink()
+
+    result = run(*argv)
+
+    assert result.code == 0
+    assert run("check").code == 0
+    assert len(asyncio.run(stored_ids(folder.lance_path))) == 3
+
+
+def test_a_damaged_log_is_no_source(folder: DataFolder, run: Run) -> None:
+    asyncio.run(folder.write(conversation()))
+    folder.alter(folder.log_path, b"says number 1", b"says numbed 1")
+    before = folder.projections_path.read_bytes()
+
+    result = run("rebuild")
+
+    assert result.code == 1
+    assert "log entry 3" in result.err
+    assert folder.projections_path.read_bytes() == before
+
+
+def test_vectors_of_another_model_are_refused(folder: DataFolder, run: Run) -> None:
+    asyncio.run(folder.write(conversation(model="another-model")))
+
+    result = run("rebuild", "lancedb")
+
+    assert result.code == 2
+    assert "another-model" in result.err
+    assert "engram reembed" in result.err
+
+
+def test_a_long_term_store_that_cannot_be_written_is_named(
+    folder: DataFolder, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(folder.write(conversation()))
+    monkeypatch.setenv("LANCE_DB_PATH", "nosuch://bucket/lance")
+
+    result = run("rebuild", "lancedb")
+
+    assert result.code == 1
+    assert "LanceDB at nosuch://bucket/lance" in result.err

@@ -1,0 +1,82 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engram import __version__
+from tests.cli.conftest import Run
+from tests.server_process import ServerDiedError, ServerProcess
+
+PROJECT = Path(__file__).parents[2]
+
+
+def test_a_node_says_where_it_serves_and_stops_cleanly(tmp_path: Path, free_port: int) -> None:
+    with ServerProcess(tmp_path, free_port) as server:
+        code = server.stop()
+
+    assert code == 0
+    assert f"engram {__version__} serves http://127.0.0.1:{free_port}" in server.log
+
+
+def test_all_that_is_wrong_with_the_settings_is_said_at_once(tmp_path: Path, free_port: int) -> None:
+    server = ServerProcess(tmp_path, free_port, {"SHORT_TERM_COUNT": "many", "ENGRAM_NONSENSE": "1"})
+
+    with pytest.raises(ServerDiedError, match="exit code 2"):
+        server.start()
+
+    assert "SHORT_TERM_COUNT" in server.log
+    assert "ENGRAM_NONSENSE" in server.log
+    assert "Traceback" not in server.log
+
+
+def test_a_damaged_log_stops_it_with_code_1(tmp_path: Path, free_port: int) -> None:
+    log_path = tmp_path / "data" / "raft" / "engram.db"
+    log_path.parent.mkdir(parents=True)
+    log_path.write_bytes(b"this is no database" * 1000)
+    server = ServerProcess(tmp_path, free_port)
+
+    with pytest.raises(ServerDiedError, match="exit code 1"):
+        server.start()
+
+    assert str(log_path) in server.log
+    assert "Traceback" not in server.log
+
+
+def test_an_address_that_is_taken_is_a_wrong_setting(tmp_path: Path, free_port: int) -> None:
+    with ServerProcess(tmp_path / "first", free_port):
+        result = subprocess.run(
+            [sys.executable, "-m", "engram", "serve"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(PROJECT), "ENGRAM_BIND_ADDR": f"127.0.0.1:{free_port}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert result.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{free_port}" in result.stderr
+
+
+def test_the_version_needs_no_settings(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENGRAM_NONSENSE", "1")
+
+    result = run("--version")
+
+    assert (result.code, result.out) == (0, f"engram {__version__}\n")
+
+
+@pytest.mark.parametrize("argv", [[], ["nonsense"], ["log"], ["rebuild", "everything"]])
+def test_a_command_that_does_not_exist_is_explained(run: Run, argv: list[str]) -> None:
+    result = run(*argv)
+
+    assert result.code == 2
+    assert "usage: engram" in result.err
+
+
+def test_help_names_every_command(run: Run) -> None:
+    result = run("--help")
+
+    assert result.code == 0
+    assert all(command in result.out for command in ("serve", "check", "log", "rebuild", "reembed"))

@@ -1,0 +1,36 @@
+"""What every test gets: hypothesis profiles, a watch for blocking calls on the loop, and free ports."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import HealthCheck, settings
+
+from tests.server_process import find_free_port
+
+# A property is judged by what it finds, not by how busy the machine is: no deadline.
+settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, print_blob=True, database=None)
+settings.register_profile("deep", settings.get_profile("dev"), max_examples=5_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def blockbuster() -> Iterator[BlockBuster]:
+    """Fail a test whose code of ours blocks the event loop: sleeps, files, sockets, locks, SQLite.
+
+    Calls that the tests themselves make are left alone, and so are those that cannot wait for a device: imports, which
+    happen once, and the metrics' reads of /proc, which is memory.
+    """
+    with blockbuster_ctx("engram") as watch:
+        for function in watch.functions.values():
+            function.can_block_in("<frozen importlib._bootstrap>", "_find_and_load")
+            function.can_block_in("prometheus_client/process_collector.py", {"__init__", "collect"})
+        yield watch
+
+
+@pytest.fixture
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that was free a moment ago."""
+    return find_free_port()

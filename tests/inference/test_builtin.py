@@ -1,0 +1,128 @@
+"""The built-in embedder."""
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engram.errors import ConfigError
+from engram.inference import builtin
+from engram.inference.builtin import TEXTS_ALONE_MAX, TOKENS_PER_SUM, BuiltinEmbedder
+
+EMBEDDER = BuiltinEmbedder()
+
+
+def cosine(first: str, second: str) -> float:
+    one, other = EMBEDDER.embed([first, second])
+    return float(one @ other)
+
+
+def test_rows_have_length_one_and_the_right_width() -> None:
+    vectors = EMBEDDER.embed(["a boat on the lake", "x", "😀"])
+
+    assert vectors.shape == (3, EMBEDDER.dimension)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, rtol=1e-5)
+
+
+def test_texts_about_the_same_are_nearer() -> None:
+    assert cosine("She plays the violin", "He practises the cello") > cosine("She plays the violin", "tax law reform")
+
+
+def test_no_texts_are_no_rows() -> None:
+    assert EMBEDDER.embed([]).shape == (0, EMBEDDER.dimension)
+
+
+def test_a_text_without_tokens_is_a_row_of_zeros() -> None:
+    assert not EMBEDDER.embed([""]).any()
+
+
+@given(st.lists(st.text(max_size=40), max_size=2 * TEXTS_ALONE_MAX))
+def test_a_text_has_the_same_vector_in_any_batch(texts: list[str]) -> None:
+    together = EMBEDDER.embed(texts)
+
+    for text, row in zip(texts, together, strict=True):
+        np.testing.assert_array_equal(EMBEDDER.embed([text])[0], row)
+
+
+@pytest.mark.parametrize("text", ["lake " * 20_000, "a" * 262_144, "x-" * 131_072, "\n" * 262_144, "😀" * 65_536])
+def test_the_longest_message_has_a_vector(text: str) -> None:
+    (vector,) = EMBEDDER.embed([text])
+
+    assert np.linalg.norm(vector) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_a_long_text_is_the_sum_of_its_parts() -> None:
+    text = "violin garden lake " * TOKENS_PER_SUM
+
+    assert cosine(text, "violin garden lake") == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_query_is_the_weighted_sum_of_its_words() -> None:
+    violin, lake = EMBEDDER.embed(["violin", "lake"])
+
+    heavy = EMBEDDER.embed_query({"violin": 9.0, "lake": 1.0})
+
+    assert heavy @ violin > heavy @ lake
+    assert np.linalg.norm(heavy) == pytest.approx(1.0, abs=1e-5)
+    np.testing.assert_allclose(EMBEDDER.embed_query({"violin": 3.0}), violin, atol=1e-6)
+
+
+def test_a_query_without_words_or_weight_is_zeros() -> None:
+    assert not EMBEDDER.embed_query({}).any()
+    assert not EMBEDDER.embed_query({"violin": 0.0}).any()
+
+
+def test_loading_leaves_the_root_logger_alone() -> None:
+    program = "import logging; from engram.inference.builtin import BuiltinEmbedder; BuiltinEmbedder(); "
+    program += "import sys; print(logging.getLogger().handlers, 'wordllama' in sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[] False"
+    assert logging.getLogger("engram").level == logging.NOTSET
+
+
+def test_a_missing_package_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builtin, "PACKAGE", "no_such_package_anywhere")
+
+    with pytest.raises(ConfigError, match="no_such_package_anywhere"):
+        BuiltinEmbedder()
+
+
+def safetensors(path: Path, header: bytes) -> Path:
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(1024))
+    return path
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'{"embedding.weight":{"dtype":"F32","shape":[1,256],"data_offsets":[0,1024]}}',
+        b'{"embedding.weight":{"dtype":"F16","shape":[1,64],"data_offsets":[0,128]}}',
+        b'{"other":{}}',
+        b"not json",
+    ],
+)
+def test_other_vectors_are_a_configuration_error(tmp_path: Path, header: bytes) -> None:
+    with pytest.raises(ConfigError, match="vectors"):
+        builtin.read_matrix(safetensors(tmp_path / "x.safetensors", header))
+
+
+def test_a_missing_file_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read"):
+        builtin.read_matrix(tmp_path / "absent")
+
+
+def test_the_matrix_is_read_row_by_row(tmp_path: Path) -> None:
+    header = b'{"embedding.weight":{"dtype":"F16","shape":[2,256],"data_offsets":[0,1024]}}'
+    path = tmp_path / "x.safetensors"
+    rows = np.arange(512, dtype=np.float16).reshape(2, 256)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + rows.tobytes())
+
+    np.testing.assert_array_equal(builtin.read_matrix(path), rows.astype(np.float32))

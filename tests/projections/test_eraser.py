@@ -1,0 +1,293 @@
+"""The eraser: what is deleted leaves the log, the projections' file and the long-term store, whatever happens meanwhile."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from engram.errors import StorageError
+from engram.events import MessageDeleted, SessionCreated, WorkAbandoned, decode
+from engram.projections.eraser import ENTRIES_MAX, Eraser
+from engram.projections.erasures import ERASED
+from engram.projections.sqlite_store import PrimaryStore
+from tests.projections.histories import (
+    History,
+    MemoryLog,
+    apply,
+    created,
+    deleted,
+    embedded,
+    ended,
+    entries_of,
+    open_store,
+    pinned,
+    said,
+    unpinned,
+)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[PrimaryStore]:
+    opened = await open_store(tmp_path)
+    yield opened
+    await opened.close()
+
+
+@asynccontextmanager
+async def running(eraser: Eraser) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(eraser.run())
+        await asyncio.sleep(0)
+        yield
+        task.cancel()
+
+
+async def erased(store: PrimaryStore, history: History) -> MemoryLog:
+    """Return the log of `history` after everything in it was erased that had to be."""
+    log = MemoryLog(entries_of(history))
+    await apply(store, log.committed)
+    while await Eraser(log, store, None).clean_log():
+        pass
+    return log
+
+
+def left(log: MemoryLog) -> list[list[str]]:
+    """Return the names of the events that are left in each entry."""
+    return [[type(event).__name__ for event in decode(e.data)] if e.data else [] for e in log.committed]
+
+
+async def test_a_deleted_session_leaves_only_its_deletion(store: PrimaryStore) -> None:
+    log = await erased(
+        store,
+        [
+            created(),
+            [said("m1"), embedded("m1")],
+            said("m1"),
+            said("m1", "in conflict"),
+            created(agent_id="in conflict"),
+            said("m1", session_id="t"),
+            pinned("f1"),
+            pinned("f1", "in conflict"),
+            ended(),
+        ],
+    )
+
+    assert left(log) == [[], [], [], [], [], ["MessageAppended"], [], [], ["SessionDeleted"]]
+
+
+async def test_a_session_made_again_keeps_what_is_in_it(store: PrimaryStore) -> None:
+    log = await erased(store, [said("m1"), ended(), said("m1"), said("m2")])
+
+    assert left(log) == [[], ["SessionDeleted"], ["MessageAppended"], ["MessageAppended"]]
+
+
+async def test_a_deleted_message_leaves_its_deletion_in_the_place_where_it_was(store: PrimaryStore) -> None:
+    log = await erased(
+        store,
+        [
+            created(),
+            [said("m1"), embedded("m1"), said("m2"), embedded("m2"), said("m3")],
+            [said("m4"), said("m2")],
+            said("m2", "in conflict"),
+            [embedded("m2", 2), embedded("m3", 2)],
+            WorkAbandoned(session_id="s", at_ms=1, work="embedding", message_id="m4", error="away", attempts=1),
+            deleted("m2"),
+        ],
+    )
+
+    assert left(log)[1:] == [
+        ["MessageAppended", "MessageEmbedded", "MessageDeleted", "MessageAppended"],
+        ["MessageAppended", "MessageDeleted"],
+        [],
+        ["MessageDeleted", "MessageEmbedded"],
+        ["WorkAbandoned"],
+        ["MessageDeleted"],
+    ]
+
+
+async def test_a_session_that_began_with_a_deleted_message_still_began_there(store: PrimaryStore) -> None:
+    log = await erased(store, [said("m1", at_ms=77), said("m2"), deleted("m1")])
+
+    assert decode(log.committed[0].data) == [
+        SessionCreated(session_id="s", at_ms=77),
+        MessageDeleted(session_id="s", at_ms=77, message_id="m1"),
+    ]
+
+
+async def test_what_comes_after_a_deletion_under_its_id_is_erased_at_once(store: PrimaryStore) -> None:
+    log = await erased(store, [said("m1"), deleted("m1"), [said("m2"), said("m1")], embedded("m1", 1)])
+
+    assert left(log)[2:] == [[], []]
+
+
+async def test_late_vectors_of_a_forgotten_session_are_erased_at_once(store: PrimaryStore) -> None:
+    log = await erased(store, [said("m1"), ended(), embedded("m1", 1), said("m1"), embedded("m1", 1)])
+
+    assert left(log)[2:] == [[], ["MessageAppended"], []]
+
+
+async def test_only_the_late_vectors_of_an_entry_go(store: PrimaryStore) -> None:
+    log = await erased(store, [[said("m1"), said("m2")], deleted("m1"), [embedded("m1", 1), embedded("m2", 1)]])
+
+    assert left(log)[2] == ["MessageEmbedded"]
+    assert (await store.embedded_after(0, 9))[0].message_id == "m2"
+
+
+async def test_an_unpinned_fact_leaves_the_log_with_its_repetitions(store: PrimaryStore) -> None:
+    log = await erased(
+        store,
+        [
+            pinned("f1", "a secret"),
+            pinned("f2", "a secret"),
+            pinned("f1", "in conflict"),
+            pinned("f3", "kept"),
+            unpinned("f1"),
+            pinned("f1", "a secret"),
+        ],
+    )
+
+    assert left(log) == [
+        ["SessionCreated", "FactUnpinned"],
+        [],
+        [],
+        ["FactPinned"],
+        ["FactUnpinned"],
+        ["FactPinned"],
+    ]
+
+
+async def test_a_very_long_session_is_erased_in_pieces(store: PrimaryStore) -> None:
+    count = 2 * ENTRIES_MAX + 10
+    log = await erased(store, [*(said(f"m{n}") for n in range(count)), ended()])
+
+    assert [entry.index for entry in log.committed if entry.data != ERASED] == [count + 1]
+    assert max(map(len, log.rewritten)) <= 2 * ENTRIES_MAX
+
+
+async def test_several_deletions_in_one_entry_are_all_carried_out(store: PrimaryStore) -> None:
+    log = await erased(store, [[said("m1"), said("m2"), said("m3")], deleted("m1"), deleted("m3")])
+
+    assert left(log)[0] == ["SessionCreated", "MessageDeleted", "MessageAppended", "MessageDeleted"]
+    assert len(log.rewritten) == 1
+
+
+class FailingLog(MemoryLog):
+    """Fails when it is rewritten; before or after the rewriting is durable."""
+
+    after = False
+
+    async def rewrite(self, payloads: Mapping[int, bytes]) -> None:
+        if self.after:
+            await super().rewrite(payloads)
+        raise StorageError("no space left")
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_an_erasure_cut_short_is_finished_after_a_restart(tmp_path: Path, after: bool) -> None:
+    log = FailingLog(
+        entries_of(
+            [[said("m1"), said("m2")], pinned("f"), deleted("m1"), unpinned("f"), said("m", session_id="t"), ended("t")]
+        )
+    )
+    log.after = after
+    store = await open_store(tmp_path)
+    await store.apply(log.committed)
+    with pytest.raises(StorageError):
+        await Eraser(log, store, None).clean_log()
+    await store.close()
+
+    survivor, whole = await open_store(tmp_path), MemoryLog(log.committed)
+    assert not await survivor.is_log_clean(3)
+    await Eraser(whole, survivor, None).clean_log()
+
+    assert left(whole)[:2] == [["SessionCreated", "MessageDeleted", "MessageAppended"], ["FactUnpinned"]]
+    assert left(whole)[4] == []
+    assert await survivor.is_log_clean(3)
+    await survivor.close()
+
+
+class LongTerm:
+    """A long-term store that forgets when it is let."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str, str | None, int]] = []
+        self.may_forget = asyncio.Event()
+        self.was_told = asyncio.Event()
+
+    async def forget(self, session_id: str, tenant: str, message_id: str | None, up_to_index: int) -> None:
+        self.told.append((session_id, tenant, message_id, up_to_index))
+        self.was_told.set()
+        await self.may_forget.wait()
+
+
+async def test_a_deletion_is_answered_without_the_long_term_store(store: PrimaryStore) -> None:
+    log, long_term = MemoryLog(entries_of([said("m1"), deleted("m1"), ended(), ended("never there")])), LongTerm()
+    eraser = Eraser(log, store, long_term)
+    await store.apply(log.committed)
+
+    async with running(eraser):
+        for index in (1, 2, 3, 4):
+            await eraser.wait_erased(index)
+        await long_term.was_told.wait()
+
+        assert left(log) == [[], [], ["SessionDeleted"], ["SessionDeleted"]]
+        assert len(await store.erasures(limit=9, log_is_clean=True)) == 3
+
+
+async def test_the_long_term_store_is_told_until_it_has_forgotten(store: PrimaryStore) -> None:
+    log, stuck, good = MemoryLog(entries_of([said("m1"), deleted("m1"), ended()])), LongTerm(), LongTerm()
+    await store.apply(log.committed)
+    async with running(Eraser(log, store, stuck)):
+        await stuck.was_told.wait()
+
+    good.may_forget.set()
+    async with running(Eraser(log, store, good)):
+        await good.was_told.wait()
+        while await store.erasures(limit=9, log_is_clean=True):
+            await asyncio.sleep(0)
+
+    assert good.told == [("s", "default", "m1", 2), ("s", "default", None, 3)]
+
+
+async def test_an_erasure_wakes_a_sleeping_eraser(store: PrimaryStore) -> None:
+    log = MemoryLog(entries_of([said("m1")]))
+    eraser = Eraser(log, store, None)
+    await store.apply(log.committed)
+
+    async with running(eraser):
+        await eraser.wait_erased(1)
+        await store.apply([log.append(deleted("m1"))])
+        await eraser.wait_erased(2)
+
+        assert left(log)[0] == ["SessionCreated", "MessageDeleted"]
+
+
+def bytes_of(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("deletion", [[ended()], [deleted(f"m{n}") for n in range(60)]], ids=["session", "messages"])
+async def test_no_byte_of_a_deleted_text_stays_in_the_projections_files(tmp_path: Path, deletion: History) -> None:
+    store = await open_store(tmp_path)
+    secret = [[said(f"m{n}", f"MARK{n}MARK" * (1 + n * n)), embedded(f"m{n}")] for n in range(60)]
+    other = [said(f"m{n}", f"kept {n}" * (1 + n * n), session_id="t") for n in range(60)]
+    facts = [pinned("f", "MARKfactMARK")]
+    mixed = [item for pair in zip(secret, other, strict=True) for item in pair]
+    log = MemoryLog(entries_of([*mixed, *facts, *deletion, unpinned("f")]))
+    await apply(store, log.committed[: len(mixed) + 1], batch=7)
+    await store.conversation("s")
+    before = bytes_of(tmp_path)
+
+    await apply(store, log.committed[len(mixed) + 1 :])
+    eraser = Eraser(log, store, None)
+    async with running(eraser):
+        await eraser.wait_erased(len(mixed) + 2)
+        after = bytes_of(tmp_path)
+    await store.close()
+
+    assert b"MARK" in before
+    assert b"MARK" not in after
+    assert b"kept 59" in after
+    assert not any(b"MARK" in entry.data for entry in log.committed)

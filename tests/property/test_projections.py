@@ -1,0 +1,162 @@
+"""Whatever happened: any split, any restart, and any erasure leave readers with the same state."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engram.events import Event, SessionCreated, VisibilityChanged, WorkAbandoned, encode
+from engram.projections.eraser import Eraser
+from engram.projections.erasures import ERASED
+from tests.projections.histories import (
+    Entry,
+    MemoryLog,
+    apply,
+    deleted,
+    embedded,
+    ended,
+    open_store,
+    pinned,
+    said,
+    scratch_folder,
+    unpinned,
+    vector,
+)
+
+SESSIONS = st.sampled_from(["s1", "s2"])
+MESSAGES = st.sampled_from(["m1", "m2", "m3", "m4"])
+FACTS = st.sampled_from(["f1", "f2", "f3"])
+TEXTS = st.sampled_from(["secret-a", "secret-b"])
+
+
+@st.composite
+def written(draw: st.DrawFn) -> list[Event]:
+    """A batch of messages, some with their vectors."""
+    session_id = draw(SESSIONS)
+    events: list[Event] = []
+    for message_id in draw(st.lists(MESSAGES, min_size=1, max_size=3, unique=True)):
+        events.append(said(message_id, draw(TEXTS), session_id=session_id, at_ms=draw(st.integers(1, 99))))
+        if draw(st.booleans()):
+            events.append(embedded(message_id, session_id=session_id, model=draw(st.sampled_from(["a", "b"]))))
+    return events
+
+
+@st.composite
+def worked(draw: st.DrawFn) -> list[Event]:
+    """What workers write later, in time or too late."""
+    session_id = draw(SESSIONS)
+    events: list[Event] = []
+    for message_id in draw(st.lists(MESSAGES, min_size=1, max_size=2, unique=True)):
+        chunks = [vector(start=n, end=n + 1) for n in range(draw(st.integers(1, 2)))]
+        source_index = draw(st.integers(1, 12))
+        if draw(st.integers(0, 4)):
+            events.append(embedded(message_id, source_index, session_id=session_id, chunks=chunks))
+        else:
+            events.append(
+                WorkAbandoned(
+                    session_id=session_id,
+                    at_ms=7,
+                    work="embedding",
+                    message_id=message_id,
+                    error="no answer",
+                    attempts=3,
+                )
+            )
+    return events
+
+
+@st.composite
+def others(draw: st.DrawFn) -> list[Event]:
+    """Everything that is one event an entry."""
+    session_id = draw(SESSIONS)
+    at_ms = draw(st.integers(1, 99))
+    return [
+        draw(
+            st.one_of(
+                st.builds(lambda m: deleted(m, session_id=session_id, at_ms=at_ms), MESSAGES),
+                st.builds(lambda f, t: pinned(f, t, session_id=session_id), FACTS, TEXTS),
+                st.builds(lambda f: unpinned(f, session_id=session_id), FACTS),
+                st.builds(
+                    lambda a: SessionCreated(session_id=session_id, at_ms=at_ms, agent_id=a),
+                    st.sampled_from([None, "agent"]),
+                ),
+                st.builds(
+                    lambda v: VisibilityChanged(session_id=session_id, at_ms=at_ms, visibility=v),
+                    st.sampled_from(["shared", "private"]),
+                ),
+                st.just(ended(session_id)),
+            )
+        )
+    ]
+
+
+def as_log(history: Sequence[Sequence[Event]]) -> list[Entry]:
+    return [Entry(index, encode(events) if events else ERASED) for index, events in enumerate(history, start=1)]
+
+
+HISTORIES = st.lists(st.one_of(written(), written(), worked(), others()), min_size=1, max_size=25).map(as_log)
+
+
+async def folded(entries: Sequence[Entry], *, batch: int = 1024) -> dict[str, str]:
+    """Return the digest of a fresh store that has folded `entries`."""
+    with scratch_folder() as folder:
+        store = await open_store(Path(folder))
+        await apply(store, entries, batch=batch)
+        digest = await store.digest()
+        await store.close()
+        return digest
+
+
+@given(HISTORIES, st.integers(1, 6))
+def test_any_split_into_batches_folds_to_the_same_state(entries: list[Entry], batch: int) -> None:
+    async def both() -> tuple[dict[str, str], dict[str, str]]:
+        return await folded(entries), await folded(entries, batch=batch)
+
+    whole, split = asyncio.run(both())
+
+    assert whole == split
+
+
+@given(HISTORIES, st.integers(1, 8))
+def test_an_erased_history_folds_to_the_same_state_as_the_full_one(entries: list[Entry], every: int) -> None:
+    """`every`: the eraser runs after so many entries, so some are rewritten once and some again."""
+
+    async def both() -> tuple[dict[str, str], dict[str, str], MemoryLog]:
+        with scratch_folder() as folder:
+            store = await open_store(Path(folder))
+            log = MemoryLog(entries)
+            eraser = Eraser(log, store, None)
+            for start in range(0, len(entries), every):
+                await store.apply(entries[start : start + every])
+                while await eraser.clean_log():
+                    pass
+            kept = await store.digest()
+            await store.close()
+        assert kept == await folded(entries), "erasing changed what readers see"
+        return kept, await folded(log.committed), log
+
+    full, erased, log = asyncio.run(both())
+
+    assert full == erased, [entry.data for entry in log.committed]
+
+
+@given(HISTORIES)
+def test_an_erased_history_has_nothing_left_to_erase(entries: list[Entry]) -> None:
+    async def twice() -> tuple[MemoryLog, MemoryLog]:
+        logs = [MemoryLog(entries)]
+        for _ in range(2):
+            with scratch_folder() as folder:
+                log = MemoryLog(logs[-1].committed)
+                store = await open_store(Path(folder))
+                await store.apply(log.committed)
+                while await Eraser(log, store, None).clean_log():
+                    pass
+                await store.close()
+                logs.append(log)
+        return logs[1], logs[2]
+
+    once, again = asyncio.run(twice())
+
+    assert once.committed == again.committed
