@@ -5,6 +5,8 @@ headers and a body by Content-Length, which is all that engram sends.
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import NamedTuple, Self, cast
 from urllib.parse import quote
 
@@ -43,6 +45,20 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[Answer] | None = None
         self._received = bytearray()
+
+    @classmethod
+    @asynccontextmanager
+    async def to(cls, port: int) -> AsyncIterator[Self]:
+        """Connect to 127.0.0.1 and hang up at the end.
+
+        Raises:
+            OSError: Nobody listens there.
+        """
+        connection = await cls.open(port)
+        try:
+            yield connection
+        finally:
+            connection.close()
 
     @classmethod
     async def open(cls, port: int) -> Self:

@@ -75,6 +75,8 @@ def check_id(field: str, value: str) -> str:
     """Return `value` if it can be an id: 1 to 200 characters, any Unicode but control characters and surrogates."""
     if not 1 <= len(value) <= ID_CHARACTERS_MAX:
         raise InvalidError(f"{field} has {len(value)} characters; it takes 1 to {ID_CHARACTERS_MAX}", code="invalid_id")
+    if value.isprintable():  # all that can be said of nearly every id, at a twentieth of the price
+        return value
     for position, character in enumerate(value):
         if unicodedata.category(character) in {"Cc", "Cs"}:
             raise InvalidError(

@@ -17,6 +17,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from engram import __version__
@@ -98,7 +99,7 @@ async def open_foundation(
         ConfigError, CorruptionError, StorageError: In an exception group, when a part fails while it runs.
     """
     for folder in (config.data_dir, config.log_path.parent, config.projections_path.parent):
-        _make_folder(folder)
+        await asyncio.to_thread(_make_folder, folder)
     async with AsyncExitStack() as opened:
         log = await SqliteLog.open(config.log_path, node_id=NODE_ID, store_id=str(uuid.uuid4()))
         opened.push_async_callback(log.close)
@@ -319,7 +320,7 @@ def _long_term(status: LanceStatus) -> Dependency:
     return Dependency("lancedb", ready=status.ready, detail=detail, required=False)
 
 
-def _make_folder(folder: Any) -> None:
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

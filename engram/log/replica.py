@@ -10,7 +10,7 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from engram.clock import Clock
 from engram.errors import (
@@ -26,18 +26,16 @@ from engram.log.consensus.rawnode import RawNode, Ready
 from engram.log.consensus.types import (
     LOCAL_APPEND_THREAD,
     LOCAL_APPLY_THREAD,
-    ConfState,
     Entry,
     EntryKind,
     HardState,
     Message,
     ProposalDroppedError,
-    decode_conf_change,
     Role,
     decode_conf_change,
 )
 from engram.log.position import Position
-from engram.log.rows import CHUNK_BYTES_MAX, CHUNK_ENTRIES_MAX
+from engram.log.rows import CHUNK_ENTRIES_MAX
 from engram.log.sqlite import Append, SqliteLog
 
 PROPOSAL_BYTES_MAX = 4 * 1024 * 1024 + 64 * 1024
@@ -85,11 +83,6 @@ class ReplicaStatus:
     members: Sequence[int]
 
 
-class _Proposal(NamedTuple):
-    log_index: int
-    at_s: float
-
-
 class Replica:
     """A node of the log, of a cluster of one. `run` drives it; everything else is called on the same loop.
 
@@ -106,13 +99,12 @@ class Replica:
         self._options = options or Options()
         self._hard_state, self._members = log.initial_state()
         self._handed_over = self._hard_state.commit
-        self._node_id = log.state.node_id
         self._raw = RawNode(self._config(rng))
         self._appends: list[Message] = []
         self._must_sync = False
         self._is_writing = False
         self._released: list[Message] = []
-        self._proposals: deque[_Proposal] = deque()
+        self._proposals: deque[tuple[int, float]] = deque()  # index, and when
         self._is_stopping = False
         self._is_over = False
         self._failure: FatalError | None = None
@@ -122,6 +114,19 @@ class Replica:
         self._over.set()
         self._moved = asyncio.Event()
         self._published = (0, 0, 0)
+
+    def _config(self, rng: random.Random) -> Config:
+        return Config(
+            id=self._log.state.node_id,
+            storage=self._log,
+            rng=rng,
+            election_ticks=self._options.election_ticks,
+            heartbeat_ticks=self._options.heartbeat_ticks,
+            applied=self._handed_over,
+            async_storage_writes=True,
+            max_uncommitted_bytes=UNCOMMITTED_BYTES_MAX,
+            proposal_forwarding=False,
+        )
 
     @property
     def commit_index(self) -> int:
@@ -164,7 +169,7 @@ class Replica:
         except ProposalDroppedError as error:
             raise OverloadedError(f"the log takes no more now: {error}") from error
         log_index = self._raw.last_index
-        self._proposals.append(_Proposal(log_index, self._clock.monotonic_s()))
+        self._proposals.append((log_index, self._clock.monotonic_s()))
         self._wake.set()
         return Position(log_index, self._raw.term)
 
@@ -245,7 +250,7 @@ class Replica:
                 for task in tasks:
                     task.cancel()
             await self._log.append([Append(hard_state=self._hard_state)])  # the commit index is recorded late
-        except* Exception as errors:  # a task boundary: whatever it is, every waiter must hear of it
+        except* Exception as errors:  # noqa: BLE001  a task boundary: whatever it is, every waiter must hear of it
             self._failure = _first_fatal(errors)
         finally:
             self._is_over = self._is_stopping = True
@@ -272,7 +277,7 @@ class Replica:
         while True:
             await self._to_write.wait()
             self._to_write.clear()
-            batch, self._appends = self._appends, []
+            batch, self._appends, self._must_sync = self._appends, [], False
             appends = [Append(entries=message.entries) for message in batch if message.entries]
             started_s = self._clock.monotonic_s()
             await self._log.append([*appends, Append(hard_state=self._hard_state)])
@@ -328,7 +333,6 @@ class Replica:
 
     def _dispatch(self) -> None:
         if self._must_sync:
-            self._must_sync = False
             self._is_writing = True
             self._to_write.set()
         else:  # at most a higher commit index, which the next transaction takes along
@@ -352,31 +356,14 @@ class Replica:
             return
         self._published = news
         now_s = self._clock.monotonic_s()
-        while self._proposals and self._proposals[0].log_index <= self._handed_over:
-            self._observer.committed(now_s - self._proposals.popleft().at_s)
+        while self._proposals and self._proposals[0][0] <= self._handed_over:
+            self._observer.committed(now_s - self._proposals.popleft()[1])
         self._log.trim(self._handed_over)
         self._notify()
 
     def _notify(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()  # whoever comes later waits for the next one
         moved.set()
-
-    def _config(self, rng: random.Random) -> Config:
-        options = self._options
-        return Config(
-            id=self._node_id,
-            storage=self._log,
-            rng=rng,
-            election_ticks=options.election_ticks,
-            heartbeat_ticks=options.heartbeat_ticks,
-            applied=self._handed_over,
-            async_storage_writes=True,
-            max_committed_bytes_per_ready=CHUNK_BYTES_MAX,
-            max_uncommitted_bytes=UNCOMMITTED_BYTES_MAX,
-        )
-
-    def _change_members(self, entry: Entry) -> None:
-        self._members = self._raw.apply_conf_change(decode_conf_change(entry))
 
     def _check_leads(self) -> None:
         raft = self._raw.raft
@@ -391,6 +378,9 @@ class Replica:
         if raft.role is Role.LEADER:
             return self._log.term(self._handed_over) == raft.term
         return bool(raft.leader_id)
+
+    def _change_members(self, entry: Entry) -> None:
+        self._members = self._raw.apply_conf_change(decode_conf_change(entry))
 
     def _check(self) -> None:
         if self._failure is not None:

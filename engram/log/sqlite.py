@@ -300,7 +300,7 @@ def _planned(state: State, appends: Iterable[Append]) -> _Plan:
             if first <= state.last_index:
                 truncate_from = first if truncate_from is None else min(first, truncate_from)
             if added and first <= last_index:
-                pass
+                del added[max(first - added[0].index, 0) :]
             added.extend(append.entries)
             last_index = append.entries[-1].index
         if append.hard_state is not None:

@@ -10,7 +10,7 @@ step may be done twice, so after a crash the eraser goes on where the table stan
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from engram.projections.erasures import Erasure, Kind, rewrite
@@ -40,6 +40,9 @@ class LogEntry(Protocol):
 class Log(Protocol):
     """The part of the replicated log that the eraser uses."""
 
+    def entries(self, after: int) -> AsyncIterator[Sequence[LogEntry]]:
+        """Yield committed entries behind the index `after`, and wait for more at the end."""
+
     async def read(self, after: int, limit: int) -> Sequence[LogEntry]:
         """Return up to `limit` committed entries behind the index `after`."""
 
@@ -59,6 +62,10 @@ class LongTerm(Protocol):
 
 class Store(Protocol):
     """The part of the primary store that the eraser uses."""
+
+    @property
+    def applied_index(self) -> int:
+        """Index of the last entry that was folded; 0 when there is none."""
 
     @property
     def erasure_wanted(self) -> asyncio.Event:
@@ -109,6 +116,7 @@ class Eraser:
             CorruptionError: An entry that must be rewritten cannot be read.
             StorageError: The disk failed.
         """
+        await self._wait_for_log()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._clean_log_for_ever())
             tasks.create_task(self._clean_long_term_for_ever())
@@ -134,12 +142,11 @@ class Eraser:
             self._log_cleaned.set()
         return len(erasures)
 
-    async def _clean_log_for_ever(self) -> None:
-        while True:
-            self._store.erasure_wanted.clear()
-            self._log_cleaned.set()
-            if not await self.clean_log():
-                await self._store.erasure_wanted.wait()
+    async def _wait_for_log(self) -> None:
+        """Wait until the log knows again that everything folded here is committed; it may be rewritten only then."""
+        applied_index = self._store.applied_index
+        if applied_index:
+            await anext(self._log.entries(applied_index - 1), None)
 
     async def _clean_log(self, erasures: Sequence[Erasure]) -> None:
         payloads: dict[int, bytes] = {}
@@ -182,24 +189,31 @@ class Eraser:
                     payloads[log_index] = entry.data
         return payloads
 
+    async def _clean_log_for_ever(self) -> None:
+        while True:
+            self._store.erasure_wanted.clear()
+            self._log_cleaned.set()
+            if not await self.clean_log():
+                await self._store.erasure_wanted.wait()
+
+    async def clean_long_term(self) -> int:
+        """Let the long-term store forget one batch of what the log is clean of; return how much it was."""
+        erasures = await self._store.erasures(limit=BATCH, log_is_clean=True)
+        async with asyncio.TaskGroup() as tasks:  # together, so that one sweep of the disk can serve them all
+            for erasure in erasures:
+                message_id = erasure.subject if erasure.kind is Kind.MESSAGE else None
+                tasks.create_task(
+                    self._long_term.forget(erasure.session_id, erasure.tenant, message_id, erasure.log_index)
+                )
+        if erasures:
+            await self._store.end_erasures(erasures, log_only=False)
+        return len(erasures)
+
     async def _clean_long_term_for_ever(self) -> None:
         while True:
             self._log_cleaned.clear()
-            erasures = await self._store.erasures(limit=BATCH, log_is_clean=True)
-            if not erasures:
+            if not await self.clean_long_term():
                 await self._log_cleaned.wait()
-                continue
-            async with asyncio.TaskGroup() as tasks:  # together, so that one sweep of the disk can serve them all
-                for erasure in erasures:
-                    tasks.create_task(
-                        self._long_term.forget(
-                            erasure.session_id,
-                            erasure.tenant,
-                            erasure.subject if erasure.kind is Kind.MESSAGE else None,
-                            erasure.log_index,
-                        )
-                    )
-            await self._store.end_erasures(erasures, log_only=False)
 
     def _tell(self, erasures: Sequence[Erasure]) -> None:
         for erasure in erasures:

@@ -15,6 +15,10 @@ FRAGMENT_BITS = 32
 """A row id is the number of its fragment and, in these lower bits, its place in there."""
 
 
+FRONTIER_SESSIONS_MAX = 20_000
+"""A few megabytes; a session that comes back after so many others costs one look into the table."""
+
+
 class EmbeddedRow(Protocol):
     """A chunk of a message with its vector, as the primary store has it."""
 
@@ -24,6 +28,10 @@ class EmbeddedRow(Protocol):
     def session_id(self) -> str: ...
     @property
     def message_id(self) -> str: ...
+    @property
+    def ordinal(self) -> int:
+        """Number of the message in its session: later ones have higher numbers."""
+
     @property
     def chunk(self) -> int:
         """Number of the chunk in its message, from 0."""
@@ -89,6 +97,42 @@ class Erasure(NamedTuple):
     up_to_index: int
 
 
+class Frontier:
+    """The highest ordinal in the table, for each session that was written lately.
+
+    A row behind it may belong to a message that is in the table already; one beyond it cannot.
+    """
+
+    def __init__(self) -> None:
+        self._highest: dict[tuple[str, str], int] = {}
+
+    def unknown(self, rows: Iterable[EmbeddedRow]) -> list[EmbeddedRow]:
+        """Return the rows of sessions of which nothing is known."""
+        return [row for row in rows if (row.tenant, row.session_id) not in self._highest]
+
+    def learn(self, rows: Iterable[EmbeddedRow], found: Iterable[tuple[str, str, int]], lowest: int) -> None:
+        """Note what the table holds of the sessions of `rows`: `found`, and nothing else from the ordinal `lowest` on."""
+        for row in rows:
+            self._highest.setdefault((row.tenant, row.session_id), lowest - 1)
+        for tenant, session_id, ordinal in found:
+            if (tenant, session_id) in self._highest:
+                self._raise((tenant, session_id), ordinal)
+
+    def behind(self, rows: Iterable[EmbeddedRow]) -> list[EmbeddedRow]:
+        """Return the rows that may be of messages that are in the table."""
+        return [row for row in rows if row.ordinal <= self._highest[row.tenant, row.session_id]]
+
+    def move(self, rows: Iterable[EmbeddedRow]) -> None:
+        """Note that `rows` are in the table now. Sessions that were written longest ago are forgotten."""
+        for row in rows:
+            self._raise((row.tenant, row.session_id), row.ordinal)
+        while len(self._highest) > FRONTIER_SESSIONS_MAX:
+            del self._highest[next(iter(self._highest))]
+
+    def _raise(self, session: tuple[str, str], ordinal: int) -> None:
+        self._highest[session] = max(self._highest.pop(session, -1), ordinal)
+
+
 def schema(arrow: Any, space: Space) -> Any:
     """Return the table's columns; format, model and dimension are recorded in its metadata."""
     text = arrow.string()
@@ -96,6 +140,7 @@ def schema(arrow: Any, space: Space) -> Any:
         [
             arrow.field("session_id", text, nullable=False),
             arrow.field("message_id", text, nullable=False),
+            arrow.field("ordinal", arrow.int64(), nullable=False),
             arrow.field("chunk", arrow.int32(), nullable=False),
             arrow.field("tenant", text, nullable=False),
             arrow.field("agent_id", text),
@@ -122,6 +167,7 @@ def table(arrow: Any, columns: Any, rows: Sequence[EmbeddedRow]) -> Any:
     values = {
         "session_id": [row.session_id for row in rows],
         "message_id": [row.message_id for row in rows],
+        "ordinal": [row.ordinal for row in rows],
         "chunk": [row.chunk for row in rows],
         "tenant": [row.tenant for row in rows],
         "agent_id": [row.agent_id for row in rows],
@@ -159,6 +205,11 @@ def of_messages(rows: Iterable[EmbeddedRow]) -> str:
     rows = list(rows)
     sessions = _one_of("session_id", {row.session_id for row in rows})
     return f"{sessions} AND {_one_of('message_id', {row.message_id for row in rows})}"
+
+
+def from_ordinal(rows: Iterable[EmbeddedRow], lowest: int) -> str:
+    """Return the filter for the rows of the sessions of `rows` from the ordinal `lowest` on."""
+    return f"{_one_of('session_id', {row.session_id for row in rows})} AND ordinal >= {lowest}"
 
 
 def of_rows(row_ids: Collection[int]) -> str:

@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from engram.errors import ConfigError
 from engram.projections import lance_rows
-from engram.projections.lance_rows import EmbeddedRow, Erasure, Scope, Space
+from engram.projections.lance_rows import EmbeddedRow, Erasure, Frontier, Scope, Space
 
 TABLE = "memories"
 INDEXED = "session_id"
@@ -43,6 +43,11 @@ VERSIONS_KEPT = timedelta(minutes=1)
 
 VERSIONS_GONE = timedelta(milliseconds=1)
 """The smallest age that LanceDB takes without a warning for people who share the table with other writers."""
+
+FRONTIER_COLUMNS = ("tenant", "session_id", "ordinal")
+
+TRIM_ROWS = 20_000
+"""So often freed memory goes back while rows come in fast: it would be 60 MB more otherwise."""
 
 SWEEPS_MAX = 3
 
@@ -98,6 +103,8 @@ class LanceStore:
         self._connection: Any = None
         self._table: Any = None
         self._swept = False
+        self._frontier = Frontier()
+        self._untrimmed_rows = 0
         self.cursor = 0
         """Every row with vectors that the log gave at or below this index is in the table."""
 
@@ -196,6 +203,7 @@ class LanceStore:
     def _release(self) -> None:
         self._table = self._connection = None
         self._swept = False
+        self._frontier = Frontier()
         self.cursor = 0
 
     def _create(self) -> None:
@@ -204,6 +212,7 @@ class LanceStore:
 
     def _recreate(self) -> None:
         self._table = None
+        self._frontier = Frontier()
         self.cursor = 0
         self._connection.drop_table(TABLE)
         self._create()
@@ -225,9 +234,26 @@ class LanceStore:
     def _add(self, rows: Sequence[EmbeddedRow]) -> None:
         fitting = [row for row in rows if self._space.holds(row)]
         if fitting:
-            self._remove(self._rows_of(fitting))
+            self._replace(fitting)
             self._table.add(lance_rows.table(self._arrow, self._table.schema, fitting))
+            self._frontier.move(fitting)
+            self._trim(len(fitting))
         self.cursor = rows[-1].log_index
+
+    def _replace(self, rows: Sequence[EmbeddedRow]) -> None:
+        """Remove what is there of the messages of `rows`. Seldom is there anything, and seldom does it take a look."""
+        if unknown := self._frontier.unknown(rows):
+            lowest = min(row.ordinal for row in unknown)
+            found = self._find(lance_rows.from_ordinal(unknown, lowest), *FRONTIER_COLUMNS)
+            self._frontier.learn(unknown, zip(*(found[name] for name in FRONTIER_COLUMNS), strict=True), lowest)
+        if suspects := self._frontier.behind(rows):
+            self._remove(self._rows_of(suspects))
+
+    def _trim(self, rows: int) -> None:
+        self._untrimmed_rows += rows
+        if self._untrimmed_rows >= TRIM_ROWS:
+            self._untrimmed_rows = 0
+            _trim_memory()
 
     def _rows_of(self, rows: Sequence[EmbeddedRow]) -> list[int]:
         wanted = {(row.tenant, row.session_id, row.message_id) for row in rows}

@@ -190,5 +190,6 @@ DELETE FROM recall_blobs WHERE session_key = 0;
 UPDATE state SET blanked = 0;
 COMMIT;
 VACUUM;
+PRAGMA wal_checkpoint(TRUNCATE);
 """
 """Drop what is blanked, and write the whole file anew, which leaves no old copy of anything."""

@@ -40,11 +40,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_MS = 86_400_000
 
 
-class _Terms(dict[str, int]):
-    """The term of a word, found out at the first look-up."""
+class TermTable(dict[str, int]):
+    """The term of a word, found out at the first look-up; at most `words_max` are remembered."""
 
-    def __init__(self) -> None:
+    def __init__(self, words_max: int) -> None:
         super().__init__()
+        self._words_max = words_max
         self._stemmer = Stemmer("english", 0)
 
     def __missing__(self, word: str) -> int:
@@ -55,13 +56,13 @@ class _Terms(dict[str, int]):
             return crc32(plain.encode())
         else:
             term = crc32(self._stemmer.stemWord(plain).encode())
-        if len(self) >= STEMS_MAX:
+        if len(self) >= self._words_max:
             self.clear()
         self[word] = term
         return term
 
 
-_terms = _Terms()
+_terms = TermTable(STEMS_MAX)
 
 
 def words(text: str) -> list[str]:

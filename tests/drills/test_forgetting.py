@@ -60,8 +60,14 @@ class Node:
             self.ask("POST", messages, subject.message(number))
         self.ask("POST", messages, {"messages": [subject.message(number) for number in range(MESSAGES // 2, MESSAGES)]})
         self.ask("PUT", f"/sessions/{subject.session_id}/core-memory", {"fact": f"a fact about {subject.marker}"})
-        self.ask("GET", f"/sessions/{subject.session_id}/search?query=number+7")
+        self.search(subject)
         self.ask("GET", f"/sessions/{subject.session_id}/context?query=number+7")
+
+    def search(self, subject: Subject) -> list[Any]:
+        """Return what a search of the subject's session finds."""
+        found = self.ask("POST", f"/sessions/{subject.session_id}/search", {"query": "said number", "top_k": 5})
+        hits: list[Any] = found["results"]
+        return hits
 
     def places(self, marker: str) -> set[str]:
         """Return the folders and files, relative to the data folder's top, that hold `marker`."""
@@ -83,7 +89,7 @@ class Node:
     def finds(self, subject: Subject) -> bool:
         """Return whether a search of the subject's session finds something."""
         try:
-            return bool(self.ask("GET", f"/sessions/{subject.session_id}/search?query=said+number")["results"])
+            return bool(self.search(subject))
         except urllib.error.HTTPError as error:
             if error.code != 404:
                 raise

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from engram.errors import ConfigError
 from engram.inference import builtin
-from engram.inference.builtin import TEXTS_ALONE_MAX, TOKENS_PER_SUM, BuiltinEmbedder
+from engram.inference.builtin import TOKENS_PER_SUM, BuiltinEmbedder
 
 EMBEDDER = BuiltinEmbedder()
 
@@ -42,12 +42,18 @@ def test_a_text_without_tokens_is_a_row_of_zeros() -> None:
     assert not EMBEDDER.embed([""]).any()
 
 
-@given(st.lists(st.text(max_size=40), max_size=2 * TEXTS_ALONE_MAX))
+@given(st.lists(st.text(max_size=40), max_size=20))
 def test_a_text_has_the_same_vector_in_any_batch(texts: list[str]) -> None:
     together = EMBEDDER.embed(texts)
 
     for text, row in zip(texts, together, strict=True):
         np.testing.assert_array_equal(EMBEDDER.embed([text])[0], row)
+
+
+def test_a_long_text_does_not_pad_a_short_one() -> None:
+    texts = ["violin " * number for number in range(1, 50)]
+
+    np.testing.assert_array_equal(EMBEDDER.embed(texts)[0], EMBEDDER.embed(texts[:1])[0])
 
 
 @pytest.mark.parametrize("text", ["lake " * 20_000, "a" * 262_144, "x-" * 131_072, "\n" * 262_144, "😀" * 65_536])

@@ -3,6 +3,8 @@ import random
 import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,22 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+SIZES_MAX = (1, 60, 200, 1000, 3000, 9000)
+"""Payloads of all the ways in which a row may lie: many to a page, few to a page, over several pages."""
+
+MEMORY = Path("/dev/shm")
+"""For tests that write much and pull no plug."""
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Path]:
+    if not MEMORY.is_dir():
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="engram-log-", dir=MEMORY) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture
@@ -308,37 +326,32 @@ async def test_erasing_again_is_harmless_and_erasing_what_never_was_is_not(path:
             await log.rewrite({4: b""})
 
 
-@pytest.mark.parametrize("seed", range(4))
-async def test_no_copy_of_an_erased_payload_outlives_page_splits_and_truncations(path: Path, seed: int) -> None:
+@pytest.mark.parametrize("seed", [4, 14, 32, 47])  # of 300; these leave a copy behind if the file is not rebuilt
+async def test_no_copy_of_an_erased_payload_outlives_page_splits_and_truncations(memory: Path, seed: int) -> None:
     rng = random.Random(seed)
     alive: dict[int, bytes] = {}
     gone: list[bytes] = []
-    last, term = 0, 1
-    async with opened(path) as log:
-        for _ in range(40):
-            if rng.random() < 0.2 and last > 3:  # a new leader replaces the newest entries
-                term += 1
-                last -= rng.randrange(1, 4)
+    commit = last = 0
+    async with opened(memory / "raft.db") as log:
+        for term in range(1, 41):
+            if rng.random() < 0.5:  # a new leader replaces the newest entries
+                last = max(last - rng.randrange(1, 50), commit)
                 gone.extend(alive.pop(index) for index in [index for index in alive if index > last])
-            first, last = last + 1, last + rng.randrange(1, 30)
-            for index in range(first, last + 1):
-                alive[index] = b"<%d-%d-%d>" % (seed, index, term)
-            await log.append(
-                [
-                    Append(
-                        entries=[
-                            entry(i, term, alive[i] + b"." * rng.choice((0, 60, 900, 3000, 9000)) + alive[i])
-                            for i in range(first, last + 1)
-                        ],
-                        hard_state=HardState(term=term, vote=1, commit=max(last - 3, 0)),
-                    )
-                ]
-            )
-            erased = rng.sample([i for i in alive if i <= last - 3], min(len(alive) // 8, 12))
+            first, last = last + 1, last + rng.randrange(1, 60)
+            alive |= {index: b"<%d-%d-%d>" % (seed, index, term) for index in range(first, last + 1)}
+            sizes = [rng.randrange(rng.choice(SIZES_MAX)) for _ in range(first, last + 1)]
+            entries = [
+                entry(index, term, alive[index] + b"." * size + alive[index])
+                for index, size in zip(range(first, last + 1), sizes, strict=True)
+            ]
+            commit = max(commit, last - 50)
+            await log.append([Append(entries=entries, hard_state=HardState(term=term, commit=commit))])
+            old = [index for index in alive if index <= commit]
+            erased = rng.sample(old, min(len(old), 30))
             await log.rewrite({index: rng.choice((b"", b"rest")) for index in erased})
             gone.extend(alive.pop(index) for index in erased)
         assert await log.verify() == []
-    data = bytes_on_disk(path.parent)
+    data = bytes_on_disk(memory)
 
     assert [marker for marker in gone if marker in data] == []
     assert [marker for marker in alive.values() if marker not in data] == []

@@ -44,20 +44,21 @@ def row(
     *,
     session_id: str = "s1",
     message_id: str | None = None,
+    ordinal: int | None = None,
     chunk: int = 0,
     tenant: str = "default",
     agent_id: str | None = None,
     model: str = MODEL,
     dimension: int = DIMENSION,
 ) -> Row:
-    """Return the row of a message that got its vector at `log_index`, and is named after it unless said otherwise."""
+    """Return the row of a message that got its vector at `log_index`, and is named and numbered after it by default."""
     return Row(
         tenant=tenant,
         session_id=session_id,
         agent_id=agent_id,
         user_id=None,
         message_id=message_id or f"m{log_index}",
-        ordinal=log_index,
+        ordinal=log_index if ordinal is None else ordinal,
         chunk=chunk,
         start=0,
         end=len(text),

@@ -44,10 +44,21 @@ async def test_the_cursor_is_found_again_after_a_restart(store: LanceStore) -> N
 
 async def test_a_message_with_new_vectors_replaces_its_old_ones(store: LanceStore) -> None:
     await store.add([row(1, message_id="m", chunk=number) for number in range(3)])
-    await store.add([row(2, message_id="m")])
+    await store.add([row(2, message_id="m", ordinal=1)])
 
     assert await store.count() == 1
     assert [hit.log_index for hit in await store.search(as_query(2), ALL, 5)] == [2]
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+async def test_vectors_may_come_in_another_order_than_their_messages(store: LanceStore, *, reopened: bool) -> None:
+    await store.add([row(1, message_id="late", ordinal=7), row(2, message_id="early", ordinal=3)])
+    if reopened:
+        await reopen(store)
+
+    await store.add([row(3, message_id="between", ordinal=5), row(4, message_id="early", ordinal=3)])
+
+    assert await found_ids(store, ALL) == ["between", "early", "late"]
 
 
 async def test_adding_the_same_rows_again_changes_nothing(store: LanceStore) -> None:
@@ -183,7 +194,7 @@ async def test_a_forgotten_session_leaves_no_file_that_held_it(store: LanceStore
 
 async def test_a_message_embedded_twice_is_forgotten_with_its_first_vectors(store: LanceStore, tmp_path: Path) -> None:
     await store.add([row(1, "MARKER-4711", message_id="m"), *(row(index) for index in range(2, 40))])
-    await store.add([row(50, "MARKER-4711", message_id="m")])
+    await store.add([row(50, "MARKER-4711", message_id="m", ordinal=1)])
 
     await store.forget([Erasure("default", "s1", "m", NEVER)])
 
@@ -305,8 +316,11 @@ async def test_any_order_of_work_keeps_exactly_the_rows_that_are_left(store: Lan
         session_id, message_id = f"s{chance.randrange(3)}", f"m{chance.randrange(15)}"
         match chance.choice(["add", "add", "add", "forget message", "forget session", "optimize", "reopen"]):
             case "add":
-                expected[session_id, message_id] = row(index, session_id=session_id, message_id=message_id)
-                await store.add([expected[session_id, message_id]])
+                known = expected.get((session_id, message_id))
+                ordinal = index if known is None else known.ordinal
+                added = row(index, session_id=session_id, message_id=message_id, ordinal=ordinal)
+                await store.add([added])
+                expected[session_id, message_id] = added
             case "forget message":
                 await store.forget([Erasure("default", session_id, message_id, index)])
                 expected.pop((session_id, message_id), None)

@@ -346,12 +346,16 @@ async def test_a_store_goes_on_where_it_was_closed(tmp_path: Path) -> None:
     await second.close()
 
 
-async def test_nothing_lies_beside_a_closed_file_but_a_few_settings(tmp_path: Path) -> None:
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+async def test_nothing_lies_beside_a_closed_file(tmp_path: Path) -> None:
     store = await open_store(tmp_path)
     await apply(store, entries_of([said(f"m{n}", "x" * 1000) for n in range(100)]))
     await store.close()
 
-    assert [path.name for path in tmp_path.iterdir()] == ["projections.db"]
+    assert names_in(tmp_path) == ["projections.db"]
 
 
 def copy_of(tmp_path: Path, name: str) -> Path:
@@ -463,3 +467,20 @@ async def test_the_machine_names_its_own_run(tmp_path: Path) -> None:
 
     assert survivor.applied_index == 1
     await survivor.close()
+
+
+async def test_a_file_that_is_mostly_blanked_is_compacted_when_it_is_opened(tmp_path: Path) -> None:
+    store = await open_store(tmp_path)
+    batch = [[said(f"m{n}-{k}", "x" * 200) for k in range(500)] for n in range(21)]
+    await apply(store, entries_of([*batch, ended(), said("kept", session_id="t")]), batch=7)
+    await store.save_recall_blob(23, BLOB)
+    digest = await store.digest()
+    await store.close()
+    before = (tmp_path / "projections.db").stat().st_size
+
+    compacted = await open_store(tmp_path)
+
+    assert (tmp_path / "projections.db").stat().st_size < before / 10
+    assert await compacted.digest() == digest
+    assert await compacted.recall_blob(23) == BLOB
+    await compacted.close()

@@ -7,7 +7,17 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engram.events import Event, SessionCreated, VisibilityChanged, WorkAbandoned, encode
+from engram.events import (
+    Event,
+    FactPinned,
+    MessageAppended,
+    MessageEmbedded,
+    SessionCreated,
+    VisibilityChanged,
+    WorkAbandoned,
+    decode,
+    encode,
+)
 from engram.projections.eraser import Eraser
 from engram.projections.erasures import ERASED
 from tests.projections.histories import (
@@ -96,7 +106,8 @@ def as_log(history: Sequence[Sequence[Event]]) -> list[Entry]:
     return [Entry(index, encode(events) if events else ERASED) for index, events in enumerate(history, start=1)]
 
 
-HISTORIES = st.lists(st.one_of(written(), written(), worked(), others()), min_size=1, max_size=25).map(as_log)
+ENTRIES = st.one_of(written(), written(), worked(), others())
+HISTORIES = st.lists(ENTRIES, min_size=1, max_size=25).map(as_log)
 
 
 async def folded(entries: Sequence[Entry], *, batch: int = 1024) -> dict[str, str]:
@@ -140,6 +151,43 @@ def test_an_erased_history_folds_to_the_same_state_as_the_full_one(entries: list
     full, erased, log = asyncio.run(both())
 
     assert full == erased, [entry.data for entry in log.committed]
+
+
+EVERYTHING_FORGOTTEN = [
+    [[ended(session_id)] for session_id in ("s1", "s2")],
+    [
+        [event]
+        for session_id in ("s1", "s2")
+        for event in (
+            *(deleted(message_id, session_id=session_id) for message_id in ("m1", "m2", "m3", "m4")),
+            *(unpinned(fact_id, session_id=session_id) for fact_id in ("f1", "f2", "f3")),
+        )
+    ],
+]
+
+
+@given(st.lists(ENTRIES, max_size=25), st.sampled_from(EVERYTHING_FORGOTTEN), st.integers(1, 8))
+def test_nothing_of_what_was_written_is_left_once_all_of_it_is_forgotten(
+    history: list[list[Event]], deletions: list[list[Event]], every: int
+) -> None:
+    entries = as_log([*history, *deletions])
+
+    async def erased() -> MemoryLog:
+        log = MemoryLog(entries)
+        with scratch_folder() as folder:
+            store = await open_store(Path(folder))
+            eraser = Eraser(log, store, None)
+            for start in range(0, len(entries), every):
+                await store.apply(entries[start : start + every])
+                while await eraser.clean_log():
+                    pass
+            await store.close()
+        return log
+
+    log = asyncio.run(erased())
+
+    left = [event for entry in log.committed if entry.data for event in decode(entry.data)]
+    assert not any(isinstance(event, MessageAppended | MessageEmbedded | FactPinned) for event in left)
 
 
 @given(HISTORIES)

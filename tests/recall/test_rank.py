@@ -166,6 +166,14 @@ def test_the_speaker_who_is_named_comes_first() -> None:
     assert order(messages, "Which lake does Melanie like?") == [0, 1]
 
 
+def test_two_speakers_who_are_named_lift_nobody() -> None:
+    messages = [said(n, "hello", name=name, when_ms=n * DAY_MS) for n, name in enumerate(["Ann", "Bob", "Cid"])]
+
+    scores = [row.score for row in search([index_of(messages)], "Ann, Bob")]
+
+    assert max(scores) < 1 / (1 + math.exp(-1.0))
+
+
 def test_rows_that_tell_a_time_come_first_when_one_is_asked_for() -> None:
     messages = [said(0, "we saw the lake yesterday", when_ms=0), said(1, "we saw the lake together", when_ms=DAY_MS)]
 
@@ -210,12 +218,22 @@ def test_the_nearer_vector_wins_when_words_say_nothing() -> None:
     assert [row.similarity for row in found] == pytest.approx([1.0, 0.0, -1.0])
 
 
+def test_vectors_of_all_sessions_are_compared() -> None:
+    first = index_of([said(0, "tea"), said(1, "tea")], [vector(1, [0, 1])])
+    second = index_of([said(0, "tea")], [vector(0, [1, 0])])
+
+    found = search([first, second], "unheard", direction=EAST)
+
+    similarities = [(row.place, row.ordinal, row.similarity) for row in found]
+    assert similarities == [(1, 0, 1.0), (0, 0, None), (0, 1, 0.0)]
+
+
 def test_a_row_without_a_vector_is_taken_for_an_average_one() -> None:
-    index = index_of([said(n, "tea", when_ms=n * DAY_MS) for n in range(3)], [vector(0, [0, 1]), vector(2, [1, 0])])
+    index = index_of([said(n, "tea", when_ms=n * DAY_MS) for n in range(3)], [vector(1, [0, 1]), vector(2, [1, 0])])
 
     found = search([index], "unheard", direction=EAST)
 
-    assert [(row.ordinal, row.similarity) for row in found] == [(2, 1.0), (1, None), (0, 0.0)]
+    assert [(row.ordinal, row.similarity) for row in found] == [(2, 1.0), (0, None), (1, 0.0)]
 
 
 def test_among_equals_the_latest_comes_first() -> None:

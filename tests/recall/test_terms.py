@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engram.recall.terms import (
-    STEMS_MAX,
     STOP_WORDS,
     WORD_CHARS_MAX,
+    TermTable,
     bare,
     date_terms,
     query_terms,
@@ -90,13 +90,22 @@ def test_a_word_of_a_million_characters_is_one_term() -> None:
     assert term(long) != term(long + "a")
 
 
-def test_more_words_than_are_remembered_still_get_their_terms() -> None:
-    first = term("violin")
+def test_no_more_words_are_remembered_than_the_bound() -> None:
+    table = TermTable(words_max=3)
+    first = table["violin"]
 
-    for number in range(STEMS_MAX + 10):
-        terms([f"w{number}"])
+    for number in range(10):
+        assert table[f"w{number}"] == term(f"w{number}")
 
-    assert term("violin") == first
+    assert len(table) <= 3
+    assert table["violin"] == first
+
+
+def test_a_very_long_word_is_not_remembered() -> None:
+    table = TermTable(words_max=3)
+
+    assert table["a" * (WORD_CHARS_MAX + 1)] == term("a" * (WORD_CHARS_MAX + 1))
+    assert len(table) == 0
 
 
 @given(st.text())

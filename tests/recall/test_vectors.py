@@ -71,6 +71,18 @@ def test_new_vectors_replace_old_ones() -> None:
     assert cosines(index) == [1.0, 0.0, 1.0]
 
 
+def test_new_vectors_replace_those_of_a_reopened_index() -> None:
+    index = talk(2)
+    index.fold(RecallDelta([], [vector(0, [1, 0]), vector(1, [1, 0])]))
+    data = index.to_bytes()
+    reopened = SessionIndex.from_bytes(data)
+
+    reopened.fold(RecallDelta([], [vector(1, [0, 1])]))
+
+    assert cosines(reopened) == [1.0, 0.0]
+    assert cosines(SessionIndex.from_bytes(data)) == [1.0, 1.0]
+
+
 def test_a_different_number_of_chunks_replaces_all_of_them() -> None:
     index = talk(3)
     index.fold(RecallDelta([], [vector(0, [0, 1]), vector(1, [1, 0]), vector(1, [0, 1]), vector(2, [0, 1])]))
@@ -92,9 +104,9 @@ def test_a_delta_may_repeat_old_vectors_before_new_ones() -> None:
 
 
 def test_vectors_of_unknown_messages_are_left_alone() -> None:
-    index = talk(2)
+    index = index_of([said(0, "x"), said(3, "x")])
 
-    index.fold(RecallDelta([], [vector(0, [1, 0]), vector(7, [1, 0])]))
+    index.fold(RecallDelta([], [vector(0, [1, 0]), vector(2, [1, 0]), vector(7, [1, 0])]))
 
     assert cosines(index) == [1.0, None]
 

@@ -8,12 +8,10 @@ from engram.log.consensus.readonly import ReadOnlyOption
 from engram.log.consensus.types import (
     NO_NODE,
     DropReason,
-    InvariantViolation,
     Message,
     MessageType,
     ProposalDroppedError,
     ReadState,
-    Role,
     Snapshot,
 )
 
@@ -48,7 +46,8 @@ def _follow(raft: Raft, message: Message) -> None:
             raft.log.commit_to(message.commit)
             _reply(raft, message, MessageType.HEARTBEAT_RESPONSE, context=message.context)
         case _:
-            _handle_snapshot(raft, message)
+            if message.snapshot is not None:
+                _handle_snapshot(raft, message, message.snapshot)
 
 
 def _forward_proposal(raft: Raft, message: Message) -> None:
@@ -85,10 +84,8 @@ def _handle_append(raft: Raft, message: Message) -> None:
     )
 
 
-def _handle_snapshot(raft: Raft, message: Message) -> None:
-    if message.snapshot is None:
-        raise InvariantViolation("a snapshot message without one")
-    restored = _restore(raft, message.snapshot)
+def _handle_snapshot(raft: Raft, message: Message, snapshot: Snapshot) -> None:
+    restored = _restore(raft, snapshot)
     index = raft.log.last_index if restored else raft.log.committed
     _reply(raft, message, MessageType.APPEND_RESPONSE, index=index)
 
@@ -98,8 +95,6 @@ def _restore(raft: Raft, snapshot: Snapshot) -> bool:
     meta = snapshot.meta
     if meta.index <= raft.log.committed:
         return False
-    if raft.role is not Role.FOLLOWER:
-        raise InvariantViolation(f"{raft.role.name} asked to restore a snapshot")
     if not is_member(meta.conf_state, raft.id):  # it was sent to another node, or to one that is to be removed
         return False
     if raft.log.has(meta.index, meta.term):

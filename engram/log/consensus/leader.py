@@ -88,14 +88,6 @@ def _handle_propose(raft: Raft, message: Message) -> None:
     propose(raft, message.entries)
 
 
-def _handle_beat(raft: Raft, _: Message) -> None:
-    raft.broadcast_heartbeat()
-
-
-def _handle_check_quorum(raft: Raft, _: Message) -> None:
-    check_quorum(raft)
-
-
 # Replication.
 
 
@@ -240,8 +232,6 @@ def _answer_read(raft: Raft, message: Message, index: int) -> None:
 
 
 _HANDLERS: dict[MessageType, Callable[[Raft, Message], None]] = {
-    MessageType.BEAT: _handle_beat,
-    MessageType.CHECK_QUORUM: _handle_check_quorum,
     MessageType.PROPOSE: _handle_propose,
     MessageType.READ_INDEX: _handle_read_index,
 }

@@ -16,7 +16,8 @@ def apply_change(raft: Raft, change: ConfChange) -> ConfState:
     except confchange.ConfChangeError as error:
         raise InvariantViolation(f"committed membership change {change} cannot be applied: {error}") from error
     state = raft.adopt(configuration)
-    _take_effect(raft, state)
+    if raft.role is Role.LEADER:
+        _take_effect_on_leader(raft)
     return state
 
 
@@ -25,16 +26,12 @@ def is_member(state: ConfState, node_id: int) -> bool:
     return node_id in state.voters or node_id in state.learners or node_id in state.voters_outgoing
 
 
-def _take_effect(raft: Raft, state: ConfState) -> None:
-    if raft.role is not Role.LEADER:
-        return
+def _take_effect_on_leader(raft: Raft) -> None:
     own = raft.tracker.progress.get(raft.id)
     if own is None or own.is_learner:
         # Otherwise it leads on, without counting itself, until it is deposed.
         if raft.config.step_down_on_removal:
             raft.become_follower(raft.term, NO_NODE)
-        return
-    if not state.voters:
         return
     if raft.maybe_commit():  # fewer voters may be enough now
         raft.broadcast_append()

@@ -226,8 +226,11 @@ class Raft:
     def restore_members(self, state: ConfState) -> None:
         """Forget all members, and take those of `state`."""
         self.tracker = self._new_tracker()
-        adopted = self.adopt(confchange.restore(self.tracker, state, self.log.last_index))
-        if sorted_state(state) != adopted:
+        try:
+            adopted = self.adopt(confchange.restore(self.tracker, state, self.log.last_index))
+        except confchange.ConfChangeError as error:
+            raise InvariantViolation(f"membership {state} makes no sense: {error}") from error
+        if adopted != _sorted(state):
             raise InvariantViolation(f"membership {state} was restored as {adopted}")
 
     # What only the above needs.
@@ -315,7 +318,7 @@ class Raft:
             raise InvariantViolation(f"node {self.id} is {self.role.name} in term {self.term}: it cannot do this")
 
 
-def sorted_state(state: ConfState) -> ConfState:
+def _sorted(state: ConfState) -> ConfState:
     """Return `state` in the one form that equal memberships share."""
     return ConfState(
         voters=tuple(sorted(state.voters)),

@@ -15,6 +15,7 @@ from engram.log.consensus.types import (
     MessageType,
     ProposalDroppedError,
     Role,
+    Snapshot,
     entry_bytes,
 )
 
@@ -90,7 +91,7 @@ def _answer_older_term(raft: Raft, message: Message) -> None:
         )
     elif message.type is MessageType.STORAGE_APPEND_RESPONSE and message.snapshot is not None:
         # The entries it speaks of may have been replaced since; a snapshot never is.
-        _applied_snapshot(raft, message)
+        _applied_snapshot(raft, message.snapshot)
 
 
 def _handle_hup(raft: Raft, _: Message) -> None:
@@ -101,19 +102,17 @@ def _handle_storage_append_response(raft: Raft, message: Message) -> None:
     if message.index != 0:
         raft.log.unstable.stable_to(message.index, message.log_term)
     if message.snapshot is not None:
-        _applied_snapshot(raft, message)
+        _applied_snapshot(raft, message.snapshot)
 
 
 def _handle_storage_apply_response(raft: Raft, message: Message) -> None:
-    if message.entries:
-        _applied_to(raft, message.entries[-1].index, sum(map(entry_bytes, message.entries)))
-        raft.release_uncommitted(message.entries)
+    _applied_to(raft, message.entries[-1].index, sum(map(entry_bytes, message.entries)))
+    raft.release_uncommitted(message.entries)
 
 
-def _applied_snapshot(raft: Raft, message: Message) -> None:
-    if message.snapshot is not None:
-        raft.log.unstable.stable_snapshot_to(message.snapshot.meta.index)
-        _applied_to(raft, message.snapshot.meta.index, 0)
+def _applied_snapshot(raft: Raft, snapshot: Snapshot) -> None:
+    raft.log.unstable.stable_snapshot_to(snapshot.meta.index)
+    _applied_to(raft, snapshot.meta.index, 0)
 
 
 def _applied_to(raft: Raft, index: int, size_bytes: int) -> None:

@@ -142,7 +142,8 @@ class Progress:
                 return False
             self.next_index = self.match + 1
         else:
-            if self.next_index - 1 != index:
+            # An append is probed only once; in SNAPSHOT the answer is to one from before it.
+            if self.state is ProgressState.SNAPSHOT or self.next_index - 1 != index:
                 return False
             self.next_index = max(min(index, hint + 1), self.match + 1)
             self.append_paused = False
@@ -176,11 +177,6 @@ class Members:
     def voters(self) -> frozenset[int]:
         """The voters of both halves."""
         return self.incoming | self.outgoing if self.outgoing else self.incoming
-
-    @property
-    def is_singleton(self) -> bool:
-        """Whether one voter decides alone."""
-        return len(self.incoming) == 1 and not self.outgoing
 
     def conf_state(self) -> ConfState:
         """Return it in the form that is stored and sent."""

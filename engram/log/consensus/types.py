@@ -255,7 +255,8 @@ class Message(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     STORAGE_APPEND asks to write, in this order and atomically: `term`, `vote` and `commit` (unless `term` is 0),
     `snapshot`, and `entries`, which replace whatever is at their first index and beyond. When all of that is durable,
     and never before, `responses` are to be delivered to whom they are addressed. STORAGE_APPLY asks to apply `entries`
-    and then to deliver `responses`. Messages to the same local thread keep their order and are never lost.
+    and then to deliver `responses`. From the moment that a snapshot is asked to be written, entries up to its index are
+    not to be applied any more, only to be answered for: the membership is that of the snapshot already. Messages to the same local thread keep their order and are never lost.
     """
 
     type: MessageType
