@@ -57,9 +57,8 @@ class Database(aiosqlite.Connection):
 
     def __init__(self, path: Path, connector: Callable[[], Connection]) -> None:
         super().__init__(connector, iter_chunk_size=1)
-        self._thread.daemon = (
-            True  # a process that fails must end, closed or not; to SQLite that is a crash like others
-        )
+        # A process that fails must end, whether this was closed or not. To SQLite that is a crash like any other.
+        self._thread.daemon = True
         self.path = path
         self._failure: FatalError | None = None
         self._stopped: asyncio.Future[Any] | None = None

@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 class Options(NamedTuple):
-    """How often the feed does what; the defaults are measured, see `benchmarks/`."""
+    """How often the feed does what; the reasons are what was measured."""
 
     period_s: float = 1.0
     """New rows wait this long at most, and are written together."""

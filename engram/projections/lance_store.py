@@ -311,9 +311,10 @@ class LanceStore:
         columns = ["session_id", "message_id", "chunk", "log_index"]
         query = self._table.search(vector, vector_column_name="vector").distance_type("cosine")
         found = query.where(lance_rows.in_scope(scope), prefilter=True).limit(k).select([*columns, "_distance"])
-        values = found.to_arrow().to_pydict()
-        rows = zip(*(values[column] for column in columns), values["_distance"], strict=True)
-        return [LanceHit(*row[:-1], 1.0 - row[-1]) for row in rows]
+        return [
+            LanceHit(hit["session_id"], hit["message_id"], hit["chunk"], hit["log_index"], 1.0 - hit["_distance"])
+            for hit in found.to_arrow().to_pylist()
+        ]
 
 
 def _guarded(function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:

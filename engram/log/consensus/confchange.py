@@ -6,6 +6,7 @@ joint configuration, in which both majorities must agree.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import assert_never
 
 from engram.log.consensus.tracker import Members, Progress, Tracker
 from engram.log.consensus.types import NO_NODE, Change, ChangeKind, ConfChange, ConfState
@@ -108,6 +109,8 @@ class _Draft:
                     self._remove(change.node_id)
                 case ChangeKind.UPDATE:
                     pass
+                case _:
+                    assert_never(change.kind)
         if not self.incoming:
             raise ConfChangeError("removed all voters")
 

@@ -1,6 +1,7 @@
 """What a leader does: append, replicate, commit, answer reads, hand over."""
 
 from collections.abc import Callable, Sequence
+from typing import assert_never
 
 from engram.errors import CorruptionError
 from engram.log.consensus.raft import Raft
@@ -134,6 +135,8 @@ def _advance_state(raft: Raft, progress: Progress, index: int) -> None:
                 progress.become_replicate()
         case ProgressState.REPLICATE:
             progress.inflights.free_up_to(index)
+        case _:
+            assert_never(progress.state)
 
 
 def _handle_heartbeat_response(raft: Raft, progress: Progress, message: Message) -> None:

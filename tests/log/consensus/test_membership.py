@@ -211,14 +211,16 @@ def test_a_removed_node_does_not_disturb_those_that_stay() -> None:
 
 
 def test_fewer_voters_commit_at_once_what_waited_for_the_one_that_left() -> None:
-    cluster = Cluster(2)
+    cluster = Cluster(3, conf_state=ConfState(voters=(1, 2), learners=(3,)))
     cluster.elect(1)
     change(cluster, Change(REMOVE, 2))
-    cluster.do(1, lambda raw: raw.propose(b"x"))
+    cluster.propose(1, b"x")
+    lost = [message for message in cluster.messages if message.to == 2][-1]
+    cluster.messages.remove(lost)
 
     cluster.settle()
 
-    assert cluster[1].raft.log.committed == cluster[1].raft.log.last_index
+    assert [cluster[node_id].raft.log.committed for node_id in (1, 2, 3)] == [3, 1, 3]
 
 
 def test_a_learner_that_is_promoted_grants_votes_before_it_knows() -> None:
