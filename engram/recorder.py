@@ -1,7 +1,7 @@
 """Recording events: encode, propose, and wait for the ledger's verdict. The only way to write."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from engram.clock import Clock
@@ -42,18 +42,24 @@ class Receipt(NamedTuple):
 
 
 class Recorder:
-    """Makes events durable on a majority and visible to reads on this node."""
+    """Makes events durable on a majority and visible to reads on this node.
 
-    def __init__(self, log: Log, verdicts: Verdicts, clock: Clock, *, last_at_ms: int, timeout_s: float) -> None:
+    `last_at_ms` says the latest stamp that was folded: after a start, it grows until the log is folded.
+    """
+
+    def __init__(
+        self, log: Log, verdicts: Verdicts, clock: Clock, *, last_at_ms: Callable[[], int], timeout_s: float
+    ) -> None:
         self._log = log
         self._verdicts = verdicts
         self._clock = clock
-        self._last_at_ms = last_at_ms
+        self._folded_at_ms = last_at_ms
+        self._last_at_ms = 0
         self._timeout_s = timeout_s
 
     def stamp_ms(self) -> int:
         """Return the time for new events: the clock's, but never before an earlier stamp."""
-        self._last_at_ms = max(self._clock.now_ms(), self._last_at_ms)
+        self._last_at_ms = max(self._clock.now_ms(), self._last_at_ms, self._folded_at_ms())
         return self._last_at_ms
 
     async def record(self, events: Sequence[Event]) -> Receipt:

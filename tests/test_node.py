@@ -170,6 +170,26 @@ def test_a_second_node_on_the_same_folder_stops_at_once(tmp_path: Path, free_por
     assert first.pid
 
 
+def test_a_node_that_folds_its_log_again_denies_nothing_and_is_not_ready_before_it_is_done(
+    tmp_path: Path, free_port: int
+) -> None:
+    server = ServerProcess(tmp_path, free_port)
+    with server:
+        for batch in range(4):
+            many = [{"role": "user", "content": f"{batch} {number}"} for number in range(500)]
+            request(f"{server.url}/sessions/s1/messages", "POST", {"messages": many})
+        held = request(f"{server.url}/sessions/s1")
+        server.kill()
+        for file in (tmp_path / "data").glob("projections.db*"):
+            file.unlink()
+
+        server.start()
+        first = request(f"{server.url}/sessions/s1")
+
+    assert json.loads(held)["counts"]["messages"] == 2000
+    assert first == held
+
+
 async def test_a_graceful_stop_finishes_what_is_in_flight_within_five_seconds(tmp_path: Path, free_port: int) -> None:
     server = ServerProcess(tmp_path, free_port)
     await asyncio.to_thread(server.start)

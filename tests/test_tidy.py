@@ -29,6 +29,7 @@ VAGUE_NAMES = frozenset(
 )
 
 LATE_IMPORTS = {
+    "engram/__main__.py": "it must be able to end, when told to, while everything is imported",
     "engram/inference/openai_embedder.py": "openai takes half a second to import, and most nodes never do",
     "engram/projections/lance_store.py": "lancedb takes more than a second to import: its thread does it",
 }

@@ -92,16 +92,20 @@ class Application:
                 check_id(name, segment)
         if query or served.declared:
             call.values = parse_query(query, call.request.headers, served.declared)
-            await self._wait_for_index(call)
+        await self._wait_for_index(served.route, call)
         return await served.route.handler(call)
 
-    async def _wait_for_index(self, call: Call) -> None:
-        # An acknowledged write has been applied here before it was acknowledged, so on a cluster of one a local
+    async def _wait_for_index(self, route: Route, call: Call) -> None:
+        # What is still being folded after a start is not unknown: an early answer would deny what was acknowledged. An acknowledged write has been applied here before it was acknowledged, so on a cluster of one a local
         # read is linearizable too: `consistency` needs nothing more.
-        wanted = call.values.get("min_index")
-        if isinstance(wanted, int) and wanted > call.read_index:
-            await self._services.applied.wait_applied(wanted, self._services.wait_s)
-            call.read_index = self._services.reads.applied_index
+        services = self._services
+        wanted = services.floor_index if route.is_about_memory else 0
+        asked = call.values.get("min_index")
+        if isinstance(asked, int):
+            wanted = max(wanted, asked)
+        if wanted > call.read_index:
+            await services.applied.wait_applied(wanted, services.wait_s)
+            call.read_index = services.reads.applied_index
 
     def _refuse(self, error: EngramError, request: web.BaseRequest, request_id: str, template: str) -> web.Response:
         response = respond_problem(error, request_id=request_id, applied_index=self._services.reads.applied_index)

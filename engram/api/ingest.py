@@ -34,7 +34,7 @@ async def count_tokens(services: Services, text: str) -> int:
 
 
 def _prepare(services: Services, texts: Sequence[str]) -> Prepared:
-    tokens = [services.tokens.count(text) for text in texts]
+    tokens = services.tokens.count_all(texts)
     embedder = services.embedder
     if embedder is None:
         return Prepared(tokens, [None] * len(texts))

@@ -42,6 +42,11 @@ class Route:
     """A body that works."""
 
     @property
+    def is_about_memory(self) -> bool:
+        """Whether it reads or writes what is remembered; the others are about the node itself."""
+        return self.path.startswith("/sessions")
+
+    @property
     def may_be_empty(self) -> bool:
         """Whether the answer can be without a body: what a write answers when nothing else was asked for."""
         return self.answer_type is None and (self.answer is None or self.answer is MessagesDone)

@@ -76,7 +76,7 @@ CONTEXT = (
     Parameter("format", Choice(get_args(Format)), "Adds `messages` for a model's API.", default="text"),
 )
 
-_WRITE = ("no_leader", "overloaded", "outcome_unknown")
+_WRITE = ("no_leader", "not_ready", "overloaded", "outcome_unknown")
 _READ = ("not_ready",)
 _SERVICE, _SESSIONS, _MESSAGES, _MEMORY, _FACTS, _CLUSTER = (
     "service", "sessions", "messages", "memory", "core memory", "cluster",

@@ -84,6 +84,9 @@ class Counts(Protocol):
     def count(self, text: str) -> int:
         """Return the cl100k_base tokens of `text`."""
 
+    def count_all(self, texts: Sequence[str]) -> list[int]:
+        """Return the cl100k_base tokens of each of `texts`."""
+
 
 class Dependency(NamedTuple):
     """One thing that the node stands on."""
@@ -113,5 +116,7 @@ class Services:
     new_id: Callable[[], str]
     readiness: Callable[[], Awaitable[Sequence[Dependency]]]
     version: str
+    floor_index: int = 0
+    """What was committed when the node started. Projections that are behind it still lack what was acknowledged."""
     wait_s: float = WAIT_S
     body_deadline_s: float = BODY_DEADLINE_S

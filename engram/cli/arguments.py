@@ -47,7 +47,6 @@ def _add_log(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def _index(value: str) -> int:
-    number = int(value)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
-    return number
+    if not value.isdecimal() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a whole number of 1 or more")
+    return int(value)

@@ -31,7 +31,8 @@ async def run(config: Config, progress: Progress) -> int:
             problems = await _compare(config, log, progress)
     for problem in problems:
         progress.say(problem)
-    progress.say(f"{len(problems)} problems" if problems else "everything is as it was written")
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    progress.say(count if problems else "everything is as it was written")
     return 1 if problems else 0
 
 

@@ -32,11 +32,9 @@ DOTENV = Path(".env")
 def main(argv: Sequence[str]) -> int:
     """Run the command that `argv` names and return the process's exit code."""
     try:
-        arguments = parser(__version__).parse_args(argv)
-    except SystemExit as stop:  # --help, --version, or arguments that make no sense: argparse has said why
-        return int(stop.code or 0)
-    try:
-        return _run(arguments)
+        code = _parse_and_run(argv)
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         _complain("stopped")
         return INTERRUPTED
@@ -47,6 +45,17 @@ def main(argv: Sequence[str]) -> int:
         return _failed(error)
     except BaseExceptionGroup as errors:
         return _failed(_first_of_ours(errors))
+    except OSError as error:  # standard output is on a full disk, for one
+        _complain(str(error))
+        return WRONG
+
+
+def _parse_and_run(argv: Sequence[str]) -> int:
+    try:
+        arguments = parser(__version__).parse_args(argv)
+    except SystemExit as stop:  # --help, --version, or arguments that make no sense: argparse has said why
+        return int(stop.code or 0)
+    return _run(arguments)
 
 
 def _run(arguments: argparse.Namespace) -> int:

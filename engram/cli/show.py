@@ -9,6 +9,7 @@ import msgspec
 
 from engram.cli.stopped import open_log
 from engram.config import Config
+from engram.errors import CorruptionError
 from engram.events import Chunk, Event, decode
 from engram.log.consensus.types import Entry, EntryKind
 
@@ -73,6 +74,9 @@ async def run(config: Config, wanted: Wanted, out: TextIO) -> int:
     """
     printed = 0
     async with open_log(config, read_only=True) as log:
+        if log.state.last_index == 0:  # a node's first act is an entry, so something is wrong with the file
+            for problem in await log.verify():
+                raise CorruptionError(f"{config.log_path}: {problem}")
         async for batch in log.history(wanted.first - 1):
             for entry in batch:
                 if wanted.last is not None and entry.index > wanted.last:

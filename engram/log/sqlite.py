@@ -1,12 +1,12 @@
 """The log on disk: one SQLite file, its live part mirrored in memory for Raft, one fsync for each batch of appends."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from engram.database import Connection, Database, Setting
 from engram.errors import ConfigError, CorruptionError, StorageError
@@ -15,6 +15,8 @@ from engram.log.consensus.types import ConfState, Entry, HardState, InvariantVio
 from engram.log.rows import Problem, State
 from engram.log.storage import fitting
 from engram.log.window import Window
+
+T = TypeVar("T")
 
 WINDOW_BYTES_MAX = 8 * 1024 * 1024
 """Recent payloads kept in memory. A reader that is further behind reads the file."""
@@ -93,7 +95,7 @@ class SqliteLog:
         opened while a node runs.
 
         Raises:
-            CorruptionError: Anything is not as it was written: the message names the entry.
+            CorruptionError: Anything is not as it was written: the message names the file and the entry.
             ConfigError: The log belongs to another node.
             StorageError: Another process has it open, or the disk failed.
         """
@@ -101,10 +103,10 @@ class SqliteLog:
         database = await Database.open(path, settings, read_only=read_only)
         try:
             if read_only:
-                state = await database.run(_load_unchecked)
+                state = await _run(database, _load_unchecked)
                 return cls(database, state, Window(base_index=0, base_term=0, bytes_max=0))
             new = State(store_id=store_id, node_id=node_id, base_members=members or ConfState(voters=(node_id,)))
-            state, window = await database.run(lambda connection: _boot(connection, new, window_bytes_max))
+            state, window = await _run(database, lambda connection: _boot(connection, new, window_bytes_max))
         except BaseException:
             await database.close()
             raise
@@ -192,8 +194,8 @@ class SqliteLog:
         if recent is not None:
             return fitting(recent, rows.CHUNK_BYTES_MAX)
         base_index = self._state.base_index
-        return await self._database.run(
-            lambda connection: rows.read(connection, after, up_to, limit, base_index=base_index)
+        return await _run(
+            self._database, lambda connection: rows.read(connection, after, up_to, limit, base_index=base_index)
         )
 
     async def membership_changes(self, up_to: int) -> Sequence[Entry]:
@@ -254,6 +256,17 @@ class SqliteLog:
         return found
 
 
+async def _run(database: Database, function: Callable[[Connection], T]) -> T:
+    """Run `function`, and say which file it is that it finds damaged."""
+    try:
+        return await database.run(function)
+    except CorruptionError as error:
+        path = str(database.path)
+        if path in str(error):  # SQLite's own complaint
+            raise
+        raise CorruptionError(f"{path}: {error}") from error
+
+
 def _boot(connection: Connection, new: State, window_bytes_max: int) -> tuple[State, Window]:
     if not rows.exists(connection):
         connection.execute("BEGIN IMMEDIATE")
@@ -278,13 +291,17 @@ def _boot(connection: Connection, new: State, window_bytes_max: int) -> tuple[St
 
 def _load_unchecked(connection: Connection) -> State:
     try:
-        return rows.load_state(connection)
+        if rows.exists(connection):
+            return rows.load_state(connection)
     except CorruptionError:  # verify will tell
-        return State(store_id="", node_id=0, base_members=ConfState())
+        pass
+    return State(store_id="", node_id=0, base_members=ConfState())
 
 
 def _find_problems(connection: Connection, found: list[Problem]) -> None:
-    rows.exists(connection)
+    if not rows.exists(connection):
+        found.append(Problem(None, "the file has nothing in it, not even an empty log"))
+        return
     found.extend(islice(rows.problems(connection, rows.load_state(connection)), _PROBLEMS_MAX))
 
 

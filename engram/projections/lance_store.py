@@ -62,6 +62,9 @@ DRIVER_SETTINGS = {
 }
 """Read-ahead, and rows a batch: a row's text can have 256 KiB. LanceDB reads both from the environment only."""
 
+STOP_S = 1.0
+"""How long the end of the node waits for LanceDB: importing it, or merging a large table, takes longer."""
+
 M_ARENA_MAX = -8
 ARENAS_MAX = 2
 """glibc gives every thread a heap of its own, which keeps what was freed; LanceDB runs more than ten threads."""
@@ -153,9 +156,17 @@ class LanceStore:
         await self._run(self._release)
 
     async def stop(self) -> None:
-        """Close it and end its thread, for good."""
-        await self.close()
-        self._thread.shutdown(wait=False)
+        """Close it and end its thread, for good.
+
+        A call that takes longer than STOP_S is left behind, for the process to end with: each is one commit, which
+        either is there afterwards or is made again.
+        """
+        try:
+            async with asyncio.timeout(STOP_S):
+                await self.close()
+        except TimeoutError:
+            _log.info("leaving a call of the long-term store unfinished")
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
         loop = asyncio.get_running_loop()

@@ -38,6 +38,7 @@ _SETTINGS: Final = (
     Setting("journal_mode", "wal"),
     Setting("synchronous", 0),
     Setting("secure_delete", 1),
+    Setting("wal_autocheckpoint", 4_000),  # 16 MB: folding is a tenth faster than with SQLite's 1 000 pages
     Setting("cache_size", -32_000),
     Setting("temp_store", 2),
     Setting("trusted_schema", 0),

@@ -39,6 +39,9 @@ class Words:
     def count(self, text: str) -> int:
         return len(text.split())
 
+    def count_all(self, texts: Sequence[str]) -> list[int]:
+        return list(map(self.count, texts))
+
 
 class Letters:
     """Embeds a text by how often it has each of a few letters."""
@@ -119,6 +122,7 @@ class Node:
         self.eraser = Eraser(self.log, store, None)
         self.searcher = Searcher(store, Letters(), cache_bytes_max=1_000_000, observer=Unobserved())
         self.dependencies = [Dependency("log", ready=True, detail="index 0")]
+        self.floor_index = 0
         self.may_erase = asyncio.Event()
         """Set: erasures are done at once."""
         self.may_erase.set()
@@ -148,7 +152,7 @@ class Node:
         clock = StoppedClock()
         ids = itertools.count(1)
         return Services(
-            recorder=Recorder(self.log, self.projector, clock, last_at_ms=0, timeout_s=5),
+            recorder=Recorder(self.log, self.projector, clock, last_at_ms=lambda: 0, timeout_s=5),
             reads=self.store,
             applied=self.projector,
             erased=self,
@@ -161,6 +165,7 @@ class Node:
             new_id=lambda: f"made-{next(ids)}",
             readiness=self.readiness,
             version="0",
+            floor_index=self.floor_index,
             wait_s=0.2,
             body_deadline_s=0.3,
         )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from aiohttp import ClientSession
 
+from engram.api.app import build
 from engram.api.errors import MediaTypeError, MethodError, UnreadyError
 from engram.api.middleware import PROBLEMS
 from engram.api.server import HttpServer
@@ -22,6 +23,7 @@ from engram.errors import (
     RequestError,
     TimedOutError,
 )
+from engram.events import SessionCreated, encode
 from engram.inference.embedder import EmbedderError
 from tests.api.node import Node
 from tests.api.wire import exchange
@@ -146,6 +148,29 @@ async def test_a_read_waits_for_the_index_it_needs(http: ClientSession, path: st
     assert (await http.get(path, params={"min_index": "1", "consistency": "linearizable"})).status == 200
     early = await http.get(path, headers={"Engram-Min-Index": "2", "Engram-Consistency": "local"})
     assert (early.status, (await early.json())["code"]) == (503, "not_ready")
+
+
+async def test_nothing_is_denied_or_taken_while_what_was_acknowledged_is_still_being_folded(node: Node) -> None:
+    node.floor_index = 2
+    server = HttpServer(build(node.services()), host="127.0.0.1", port=0, stop_s=1)
+    await server.start()
+    async with ClientSession(server.url) as http:
+        early = [
+            await http.get("/sessions"),
+            await http.get("/sessions/s1/context"),
+            await http.post("/sessions/s1/search", json={"query": "tea", "top_k": 1}),
+            await http.post("/sessions/s1/messages", json=MESSAGE),
+            await http.delete("/sessions/s1"),
+        ]
+        alive = await http.get("/health")
+        waiting = asyncio.create_task(http.get("/sessions/s1"))
+        for _ in range(2):
+            node.log.propose(encode([SessionCreated(session_id="s1", at_ms=1)]))
+        later = await waiting
+    await server.stop()
+
+    assert [(answer.status, (await answer.json())["code"]) for answer in early] == [(503, "not_ready")] * len(early)
+    assert (alive.status, later.status, later.headers["Engram-Index"]) == (200, 200, "2")
 
 
 async def test_head_is_get_without_the_body(http: ClientSession) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from blockbuster import BlockBuster
 
 from engram.cli import main
 from tests.cli.data_folder import DataFolder
@@ -32,14 +31,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataFolder:
     monkeypatch.setenv("ENGRAM_DATA_DIR", str(data_dir))
     monkeypatch.chdir(tmp_path)
     return DataFolder(data_dir)
-
-
-@pytest.fixture(autouse=True)
-def _commands_may_block(blockbuster: BlockBuster) -> Iterator[None]:
-    """Let commands block their loop: it serves nobody else."""
-    blockbuster.deactivate()
-    yield
-    blockbuster.activate()
 
 
 @pytest.fixture

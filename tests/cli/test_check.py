@@ -36,6 +36,17 @@ def test_a_damaged_entry_is_named(folder: DataFolder, run: Run) -> None:
     assert "log entry 3: fails its checksum" in result.err
 
 
+def test_an_empty_log_file_is_named(folder: DataFolder, run: Run) -> None:
+    asyncio.run(folder.write(conversation()))
+    folder.log_path.write_bytes(b"")
+
+    result = run("check")
+
+    assert result.code == 1
+    assert "the file has nothing in it" in result.err
+    assert result.err.endswith("1 problem\n")
+
+
 def test_a_read_model_that_differs_from_the_log_is_named(folder: DataFolder, run: Run) -> None:
     asyncio.run(folder.write(conversation()))
     folder.alter(folder.projections_path, b"likes tea", b"likes gin")

@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,63 @@ def test_an_address_that_is_taken_is_a_wrong_setting(tmp_path: Path, free_port: 
 
     assert result.returncode == 2
     assert f"cannot listen on 127.0.0.1:{free_port}" in result.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_node_that_is_told_to_stop_before_it_has_begun_just_ends(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    node = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "engram", "serve"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT), "ENGRAM_BIND_ADDR": "127.0.0.1:0"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert node.stderr is not None
+    next(line for line in node.stderr if "argparse" in line)  # the first of what the command line imports
+
+    node.send_signal(number)
+
+    said = node.communicate(timeout=20)[1]
+    assert node.returncode == code
+    assert "Traceback" not in said
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run(
+        [sys.executable, "-m", "engram", "--help"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writer)
+
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_output_that_cannot_be_written_is_said_in_a_line(tmp_path: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "engram", "--help"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert result.returncode == 1
+    assert result.stderr == "engram: [Errno 28] No space left on device\n"
 
 
 def test_the_version_needs_no_settings(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 import asyncio
+import contextlib
 import json
+import sqlite3
 from typing import Any
 
 import pytest
@@ -99,6 +101,29 @@ def test_a_damaged_entry_ends_it_after_those_before(folder: DataFolder, run: Run
 
     assert result.code == 1
     assert "log entry 3" in result.err
+
+
+def test_a_log_that_lost_its_state_is_not_shown_as_an_empty_one(folder: DataFolder, run: Run) -> None:
+    with contextlib.closing(sqlite3.connect(folder.log_path)) as connection, connection:
+        connection.execute("DELETE FROM state")
+
+    result = run("log", "show")
+
+    assert result.code == 1
+    assert f"{folder.log_path}: the log's state row is missing" in result.err
+
+
+def test_an_empty_file_is_not_shown_as_an_empty_log(folder: DataFolder, run: Run) -> None:
+    folder.log_path.write_bytes(b"")
+
+    result = run("log", "show")
+
+    assert result.code == 1
+    assert f"{folder.log_path}: the file has nothing in it" in result.err
+
+
+def test_a_wrong_number_is_explained_in_words(run: Run) -> None:
+    assert "'x' is not a whole number of 1 or more" in run("log", "show", "--from", "x").err
 
 
 @pytest.mark.parametrize("argv", [["--from", "0"], ["--limit", "x"], ["--type", "Nonsense"], ["--format", "xml"]])

@@ -30,3 +30,13 @@ def test_two_texts_never_take_fewer_tokens_apart_than_their_bytes_allow(first: s
 
 def test_a_lone_surrogate_is_counted() -> None:
     assert TOKENS.count("\ud800") >= 1
+
+
+PIECES = st.sampled_from(
+    ["<|endoftext|>", "<|endof", "text|>", "<|", "|>", "\n", " ", "a", "it's", "漢字", "😀", "\ud800"]
+)
+
+
+@given(st.lists(st.text() | st.lists(PIECES).map("".join), max_size=6))
+def test_counting_together_is_counting_one_by_one(texts: list[str]) -> None:
+    assert TOKENS.count_all(texts) == [TOKENS.count(text) for text in texts]

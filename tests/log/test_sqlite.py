@@ -221,7 +221,7 @@ async def test_damage_stops_the_node_and_is_named(path: Path, statement: str, me
     await written(path, run(1, 10))
     tamper(path, statement)
 
-    with pytest.raises(CorruptionError, match=message):
+    with pytest.raises(CorruptionError, match=f"^{re.escape(str(path))}: .*{message}"):
         await SqliteLog.open(path)
 
     async with opened(path, read_only=True) as log:

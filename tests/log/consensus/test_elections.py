@@ -113,6 +113,16 @@ def test_a_candidate_that_steps_down_within_its_term_does_not_vote_again() -> No
     assert [answer.reject for answer in answers(cluster, 3)] == [True]
 
 
+def test_a_node_that_knows_the_leader_of_its_term_votes_for_no_other_in_it() -> None:
+    cluster = Cluster(3, configure=BARE)
+    cluster.deliver(Message(type=MessageType.HEARTBEAT, sender=2, to=1, term=1))
+
+    cluster.deliver(vote(3, 1, term=1))
+    cluster.settle(only=[1])
+
+    assert [answer.reject for answer in answers(cluster, 3)] == [True]
+
+
 def test_a_vote_leaves_only_when_it_is_durable() -> None:
     cluster = Cluster(3, configure=BARE)
 

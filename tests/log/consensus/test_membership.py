@@ -118,6 +118,21 @@ def test_several_changes_go_through_a_joint_configuration_that_is_left_by_itself
     assert kinds.count(EntryKind.CONF_CHANGE_V2) == 2
 
 
+def test_a_joint_configuration_is_left_once_however_much_is_applied_meanwhile() -> None:
+    cluster = Cluster(3, configure=options(max_committed_bytes_per_ready=1))
+    cluster.elect(1)
+    change(cluster, Change(LEARN, 3), Change(ChangeKind.UPDATE, 2))
+    for _ in range(4):
+        cluster.propose(1, b"x")
+
+    cluster.settle()
+
+    data = [entry.data for entry in cluster.referee.committed.values() if entry.kind is EntryKind.NORMAL]
+    assert data == [b"", *[b"x"] * 4]
+    assert cluster[1].raft.log.last_index == 7
+    assert members(cluster, 1) == Members(incoming=frozenset({1, 2}), learners=frozenset({3}))
+
+
 def test_while_it_is_joint_both_majorities_must_agree() -> None:
     cluster = Cluster(5, conf_state=ConfState(voters=(1, 2, 3)))
     cluster.elect(1)

@@ -66,6 +66,21 @@ def test_a_leader_that_was_deposed_unknowingly_answers_no_read() -> None:
     assert not cluster[1].read_states
 
 
+def test_a_read_does_not_outlive_the_term_it_was_asked_in() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+    read(cluster, 1, b"r")
+    cluster.messages.clear()
+
+    cluster.deliver(Message(type=MessageType.HEARTBEAT, sender=2, to=1, term=5))
+    for node_id in cluster.nodes:
+        cluster.do(node_id, RawNode.forget_leader)
+    cluster.elect(1)
+    cluster.pass_time(2)
+
+    assert not cluster[1].read_states
+
+
 def test_an_answer_to_an_earlier_heartbeat_confirms_no_later_read() -> None:
     cluster = Cluster(3)
     cluster.elect(1)

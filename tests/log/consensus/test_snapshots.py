@@ -187,6 +187,15 @@ def test_a_snapshot_that_did_not_arrive_is_sent_again() -> None:
     assert cluster[3].log() == cluster[1].log()
 
 
+def test_after_a_snapshot_that_did_not_arrive_its_receiver_is_probed_from_where_it_was() -> None:
+    cluster = behind()
+    progress = waiting_for_snapshot(cluster)
+
+    cluster.do(1, lambda raw: raw.report_snapshot(3, ok=False))
+
+    assert (progress.state, progress.next_index, progress.is_paused) == (ProgressState.PROBE, 2, True)
+
+
 def test_a_snapshot_that_arrived_is_followed_by_what_comes_after_it() -> None:
     cluster = behind()
     progress = waiting_for_snapshot(cluster)
@@ -200,9 +209,11 @@ def test_a_snapshot_that_arrived_is_followed_by_what_comes_after_it() -> None:
 def test_an_acknowledgement_from_before_the_log_begins_does_not_end_the_wait_for_a_snapshot() -> None:
     cluster = behind()
     progress = waiting_for_snapshot(cluster)
+    cluster.messages.clear()
 
     cluster.deliver(Message(type=MessageType.APPEND_RESPONSE, sender=3, to=1, term=1, index=3))
     before = progress.state
+    assert not cluster.messages
     cluster.deliver(Message(type=MessageType.APPEND_RESPONSE, sender=3, to=1, term=1, index=6))
 
     assert (before, progress.state) == (ProgressState.SNAPSHOT, ProgressState.REPLICATE)
