@@ -81,7 +81,13 @@ class Database(aiosqlite.Connection):
             try:
                 return _connect(path, wanted, busy_timeout_s, read_only=read_only)
             except sqlite3.Error as error:
-                raise _translated(path, error) from error
+                translated = _translated(path, error)
+                if isinstance(translated, StorageError) and not os.access(path.parent, os.W_OK):
+                    # SQLite says "disk I/O error" for a read-only disk
+                    translated = StorageError(
+                        f"{translated}: {path.parent} is not there, or nothing may be written in it"
+                    )
+                raise translated from error
 
         database = cls(path, connect)
         try:

@@ -49,9 +49,9 @@ from engram.workers.embedding import EmbeddingWorker
 NODE_ID = 1
 """A standalone node's: its log is a cluster of one."""
 
-STOP_S = 4.0
+STOP_S = 3.0
 """How long requests in flight may take once the node is to stop: within the 5 s after which supervisors lose patience,
-with a second to spare for the files."""
+with a second to spare for the long-term store's last call, and one for the files."""
 
 GC_ALLOCATIONS = 20_000
 """Objects made before a collection looks for cycles. A batch of messages makes some thousands that are freed without
@@ -283,6 +283,7 @@ class _Node:
             watch_loop_lag(self._metrics, clock),
         ]
         if isinstance(self._embedder, OpenAIEmbedder):
+            work.append(self._embedder.prepare())
             work.append(
                 EmbeddingWorker(
                     store,
@@ -352,6 +353,6 @@ def _first_fatal(errors: BaseExceptionGroup[Exception]) -> FatalError:
             return error
         if isinstance(error, BaseExceptionGroup):
             return _first_fatal(error)
-    failure = FatalError(f"an unforeseen error: {errors.exceptions[0]!r}")
-    failure.__cause__ = errors.exceptions[0]
-    return failure
+    bug = errors.exceptions[0]
+    _log.critical("an unforeseen error stops the node", exc_info=bug)
+    return FatalError(f"an unforeseen error, {type(bug).__name__}: the log has its traceback")

@@ -116,10 +116,26 @@ def _peers(value: str) -> dict[int, Address]:
     return peers
 
 
+def _visible(value: str) -> bool:
+    return value.isascii() and all("!" <= character <= "~" for character in value)
+
+
+def _header_text(value: str) -> str:
+    """Take what a header can carry. The library that finds out later says so with the value in its message."""
+    if not _visible(value):
+        raise ValueError("it takes visible ASCII characters only, without spaces")
+    return value
+
+
 def _web_address(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("it takes an address that starts with http:// or https://")
+    claim = "it takes an address that starts with http:// or https://, with a port, if any, of up to 65535"
+    try:
+        parts = urlsplit(value)
+        sound = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and _visible(value)
+    except ValueError:
+        raise ValueError(claim) from None  # whose own message can have a part of the value in it
+    if not sound:
+        raise ValueError(claim)
     return value
 
 
@@ -155,7 +171,7 @@ DATA_DIR = Setting("ENGRAM_DATA_DIR", Path("./data"), Path)
 LOG_PATH = Setting[Path | None]("RAFT_DB_PATH", None, Path)
 LANCE_URI = Setting[str | None]("LANCE_DB_PATH", None, _text, old_name="LANCEDB_PATH")
 REDIS_URL = Setting[str | None]("REDIS_URL", None, _text, secret=True)
-OPENAI_API_KEY = Setting[str | None]("OPENAI_API_KEY", None, _text, secret=True)
+OPENAI_API_KEY = Setting[str | None]("OPENAI_API_KEY", None, _header_text, secret=True)
 OPENAI_BASE_URL = Setting[str | None]("OPENAI_BASE_URL", None, _web_address, secret=True)
 EMBEDDER = Setting[EmbedderChoice]("EMBEDDER", "auto", _choice(EMBEDDERS))
 EMBEDDING_MODEL = Setting("EMBEDDING_MODEL", "text-embedding-3-small", _text)

@@ -44,9 +44,13 @@ class Memory:
         return results
 
     def read_context(self, query: str) -> str:
-        """Return the memories that fit `query`, and the conversation so far, in at most 2000 tokens."""
+        """Return the memories that fit `query`, and the conversation so far, in at most 2000 tokens.
+
+        Without a query, the memories fit what was said last.
+        """
+        wanted = {"max_tokens": str(MAX_TOKENS)} | ({"query": query} if query else {})
         try:
-            answer = self._ask("GET", "/context?" + urlencode({"query": query, "max_tokens": MAX_TOKENS}))
+            answer = self._ask("GET", "/context?" + urlencode(wanted))
         except urllib.error.HTTPError as error:
             if error.code == 404:  # noqa: PLR2004 - nothing was said yet
                 return ""
@@ -81,10 +85,12 @@ def answer(memory: Memory, line: str) -> str:
     command, _, rest = line.partition(" ")
     match command:
         case "/pin":
+            if not rest.strip():
+                return "Pin what? /pin TEXT"
             memory.pin(rest)
             return "Pinned."
         case "/context":
-            return memory.read_context(rest) or "(nothing yet)"
+            return memory.read_context(rest.strip()) or "(nothing yet)"
         case "/forget":
             memory.forget()
             return "Forgotten."

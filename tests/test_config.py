@@ -121,6 +121,22 @@ class TestSecrets:
         assert len(found) == 2
         assert SECRET not in "".join(found)
 
+    @pytest.mark.parametrize("junk", ["é", "\x7f", " two words", "\ttab"])
+    def test_a_key_that_no_header_can_carry_is_refused_unseen(self, junk: str) -> None:
+        (found,) = problems({"OPENAI_API_KEY": f"{SECRET}{junk}end"})
+
+        assert "OPENAI_API_KEY is malformed (its value is not shown)" in found
+        assert SECRET not in found
+
+    @pytest.mark.parametrize(
+        "address", ["http://[::1", "http://host:99999/v1", f"http://host:{SECRET}/v1", "http://a b"]
+    )
+    def test_an_address_that_cannot_be_asked_is_refused_unseen(self, address: str) -> None:
+        (found,) = problems({"OPENAI_BASE_URL": address, "EMBEDDER": "builtin"})
+
+        assert "OPENAI_BASE_URL is malformed (its value is not shown)" in found
+        assert SECRET not in found
+
 
 class TestOldNames:
     def test_they_are_taken_with_a_warning(self) -> None:

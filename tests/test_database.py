@@ -163,7 +163,7 @@ async def test_a_damaged_page_is_corruption_when_it_is_read_and_a_complaint_of_t
 
 
 async def test_a_missing_folder_is_a_storage_error(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="CANTOPEN"):
+    with pytest.raises(StorageError, match=r"CANTOPEN.*: .*missing is not there, or nothing may be written in it"):
         _ = await Database.open(tmp_path / "missing" / "a.db", WAL)
 
 

@@ -10,6 +10,7 @@ from engram.api.replies import Reply, say
 from engram.api.schemas import Filter, HitReasons, HitView, SearchQuery, SearchResults
 from engram.api.times import format_time, parse_time
 from engram.commands import check_text
+from engram.events import Scalar
 from engram.projections.rows import MessageRow, SessionRow
 from engram.recall.reader import Context, Format, Scope
 from engram.recall.search import Hit
@@ -109,10 +110,16 @@ class _Keep:
         self.everything = wanted == Filter()
 
     def __call__(self, message: MessageRow) -> bool:
-        missing = object()
         return (
             (self._roles is None or message.role in self._roles)
             and (self._since_ms is None or message.when_ms >= self._since_ms)
             and (self._until_ms is None or message.when_ms < self._until_ms)
-            and all(message.metadata.get(key, missing) == value for key, value in self._metadata.items())
+            and all(_has_label(message, key, value) for key, value in self._metadata.items())
         )
+
+
+def _has_label(message: MessageRow, key: str, value: Scalar) -> bool:
+    if key not in message.metadata:
+        return False
+    label = message.metadata[key]
+    return label == value and isinstance(label, bool) == isinstance(value, bool)  # for Python, True is 1

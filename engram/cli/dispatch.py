@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -13,7 +14,7 @@ from engram.cli import check, rebuild, reembed, show
 from engram.cli.arguments import parser
 from engram.cli.progress import Progress
 from engram.config import Config
-from engram.errors import ConfigError, EngramError
+from engram.errors import ConfigError, EngramError, FatalError
 
 new_event_loop: Callable[[], asyncio.AbstractEventLoop]
 try:
@@ -28,13 +29,14 @@ INTERRUPTED = 130
 
 DOTENV = Path(".env")
 
+_log = logging.getLogger(__name__)
+
 
 def main(argv: Sequence[str]) -> int:
     """Run the command that `argv` names and return the process's exit code."""
     try:
         code = _parse_and_run(argv)
         sys.stdout.flush()
-        return code
     except KeyboardInterrupt:
         _complain("stopped")
         return INTERRUPTED
@@ -48,6 +50,7 @@ def main(argv: Sequence[str]) -> int:
     except OSError as error:  # standard output is on a full disk, for one
         _complain(str(error))
         return WRONG
+    return code
 
 
 def _parse_and_run(argv: Sequence[str]) -> int:
@@ -69,6 +72,10 @@ def _run(arguments: argparse.Namespace) -> int:
 def _failed(error: EngramError) -> int:
     text = str(error)
     _complain(f"{text}: stop the node first" if "is locked" in text else text)
+    return _exit_code(error)
+
+
+def _exit_code(error: EngramError) -> int:
     return MISCONFIGURED if isinstance(error, ConfigError) else WRONG
 
 
@@ -101,7 +108,13 @@ def _command(config: Config, arguments: argparse.Namespace) -> Coroutine[Any, An
 
 
 async def _serve(config: Config) -> int:
-    await node.serve(config, _announce)
+    try:
+        await node.serve(config, _announce)
+    except FatalError as error:
+        if config.log_format == "pretty":
+            raise
+        _log.critical("%s", error, extra={"code": error.code})  # whoever reads the lines of a node reads JSON
+        return _exit_code(error)
     return DONE
 
 

@@ -91,6 +91,10 @@ class OpenAIEmbedder:
             parts.append(await self._persist(batch))  # noqa: PERF401 - a failure must not waste what follows
         return np.concatenate(parts)
 
+    async def prepare(self) -> None:
+        """Load the client now, so that the first query's deadline does not go by with it."""
+        await self._connected()
+
     async def close(self) -> None:
         """Close the connections."""
         if self._client is not None:

@@ -163,10 +163,11 @@ async def test_nothing_is_denied_or_taken_while_what_was_acknowledged_is_still_b
             await http.delete("/sessions/s1"),
         ]
         alive = await http.get("/health")
-        waiting = asyncio.create_task(http.get("/sessions/s1"))
-        for _ in range(2):
-            node.log.propose(encode([SessionCreated(session_id="s1", at_ms=1)]))
-        later = await waiting
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(http.get("/sessions/s1"))
+            for _ in range(2):
+                node.log.propose(encode([SessionCreated(session_id="s1", at_ms=1)]))
+        later = waiting.result()
     await server.stop()
 
     assert [(answer.status, (await answer.json())["code"]) for answer in early] == [(503, "not_ready")] * len(early)

@@ -122,3 +122,13 @@ async def test_contexts_are_counted(http: ClientSession) -> None:
     shown = await (await http.get("/metrics")).text()
     assert "engram_memory_context_requests_total 1.0" in shown
     assert "engram_context_duration_seconds_count 1.0" in shown
+
+
+async def test_a_filter_tells_a_label_that_is_true_from_one_that_is_one(http: ClientSession) -> None:
+    for message_id, label in (("yes", True), ("no", False), ("one", 1), ("one-point", 1.0), ("zero", 0), ("text", "1")):
+        message = {"id": message_id, "role": "user", "content": f"a cat, {message_id}", "metadata": {"label": label}}
+        await http.post("/sessions/s1/messages", json=message)
+
+    for label, expected in ((True, {"yes"}), (False, {"no"}), (1, {"one", "one-point"}), (0, {"zero"})):
+        hits = await found(http, filter={"metadata": {"label": label}})
+        assert {hit["id"] for hit in hits} == expected, label

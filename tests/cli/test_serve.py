@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -45,6 +46,53 @@ def test_a_damaged_log_stops_it_with_code_1(tmp_path: Path, free_port: int) -> N
     assert "Traceback" not in server.log
 
 
+def test_why_a_node_ended_is_one_more_json_line(tmp_path: Path, free_port: int) -> None:
+    log_path = tmp_path / "data" / "raft" / "engram.db"
+    log_path.parent.mkdir(parents=True)
+    log_path.write_bytes(b"this is no database" * 1000)
+    server = ServerProcess(tmp_path, free_port, {"LOG_FORMAT": "json"})
+
+    with pytest.raises(ServerDiedError, match="exit code 1"):
+        server.start()
+
+    (line,) = map(json.loads, server.log.splitlines())
+    assert (line["level"], line["code"]) == ("critical", "corruption")
+    assert str(log_path) in line["message"]
+
+
+def test_a_bug_ends_a_node_with_its_traceback_in_the_log(tmp_path: Path) -> None:
+    program = """
+import asyncio, sys
+from engram import logs, node
+from engram.config import Config
+from engram.errors import FatalError
+
+def on_ready(address):
+    raise LookupError("a bug of ours")
+
+logs.configure(level="info", form="pretty", stream=sys.stderr)
+config = Config.from_env({"ENGRAM_BIND_ADDR": "127.0.0.1:0"})
+try:
+    asyncio.run(node.serve(config, on_ready))
+except FatalError as error:
+    sys.exit(str(error))
+"""
+    outcome = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+    assert outcome.returncode == 1
+    assert "LookupError: a bug of ours" in outcome.stderr
+    assert "Traceback" in outcome.stderr
+    assert outcome.stderr.splitlines()[-1] == "an unforeseen error, LookupError: the log has its traceback"
+
+
 def test_an_address_that_is_taken_is_a_wrong_setting(tmp_path: Path, free_port: int) -> None:
     with ServerProcess(tmp_path / "first", free_port):
         result = subprocess.run(
@@ -89,7 +137,7 @@ def test_a_reader_that_has_seen_enough_is_no_fault(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "engram", "--help"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        env={**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": ""},
         stdout=writer,
         stderr=subprocess.PIPE,
         text=True,
@@ -106,7 +154,7 @@ def test_output_that_cannot_be_written_is_said_in_a_line(tmp_path: Path) -> None
         result = subprocess.run(
             [sys.executable, "-m", "engram", "--help"],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+            env={**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": ""},
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,

@@ -46,6 +46,14 @@ def test_a_pinned_fact_stands_in_the_context(server: ServerProcess) -> None:
     assert "user: Hello there." in said.stdout
 
 
+def test_commands_need_no_text_behind_them(server: ServerProcess) -> None:
+    said = chat(server.url, "bare", "The bus leaves at nine.", "/pin", "/context", "/forget", "/context")
+
+    assert said.returncode == 0, said.stderr
+    assert "user: The bus leaves at nine." in said.stdout
+    assert said.stdout.endswith("bot> Forgotten.\nbot> (nothing yet)\n")
+
+
 def test_nothing_is_left_of_a_forgotten_session(server: ServerProcess) -> None:
     said = chat(server.url, "secret", "The code is 4711.", "/forget", "/context code")
 

@@ -2,6 +2,8 @@
 
 import math
 import random
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -37,6 +39,7 @@ from tests.fake_openai import (
     resets,
     vector,
 )
+from tests.server_process import PROJECT
 
 NOW_MS = 1_777_636_800_000
 SECRET = "my secret text"
@@ -109,6 +112,25 @@ async def test_each_text_gets_its_normalized_vector(embedder: OpenAIEmbedder) ->
 
     np.testing.assert_allclose(vectors, directions(["one", "two"]), atol=1e-6)
     assert vectors.dtype == np.float32
+
+
+def test_once_prepared_no_request_waits_for_an_import() -> None:
+    program = """
+import asyncio, random, sys
+from engram.clock import SystemClock
+from engram.inference.openai_embedder import OpenAIEmbedder
+clock, rng = SystemClock(), random.Random(1)
+embedder = OpenAIEmbedder(
+    model="m", dimension=8, sends_dimension=True, base_url="http://127.0.0.1:9", api_key=None, clock=clock, rng=rng
+)
+before = "openai" in sys.modules
+asyncio.run(embedder.prepare())
+print(before, "openai" in sys.modules)
+"""
+
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=PROJECT)
+
+    assert said.stdout == "False True\n"
 
 
 async def test_no_text_needs_no_request(embedder: OpenAIEmbedder, server: FakeOpenAI) -> None:
