@@ -39,7 +39,7 @@ def samples(exposition: str) -> dict[str, float]:
     """Return the highest value of each series name, labels folded; histograms by their count."""
     found: dict[str, float] = {}
     for line in exposition.splitlines():
-        if match := re.match(r"(engram_\w+)(?:\{[^}]*\})? (\S+)$", line):
+        if match := re.match(r"(engram_\w+)(?:\{.*\})? (\S+)$", line):
             found[match[1]] = max(found.get(match[1], 0.0), float(match[2]))
     return found
 
