@@ -23,6 +23,7 @@ from typing import Any
 
 from engram import __version__
 from engram.api.app import build
+from engram.api.ingest import Ingest
 from engram.api.server import HttpServer
 from engram.api.services import Dependency, Services
 from engram.clock import Clock, SystemClock
@@ -234,8 +235,12 @@ class _Node:
             erased=self._eraser,
             searches=self._searcher,
             contexts=ContextReader(store, self._searcher, tokens, short_term_count=config.short_term_count),
-            embedder=embedder if isinstance(embedder, BuiltinEmbedder) else None,
-            tokens=tokens,
+            ingest=Ingest(
+                embedder=embedder if isinstance(embedder, BuiltinEmbedder) else None,
+                tokens=tokens,
+                clock=clock,
+                metrics=metrics,
+            ),
             clock=clock,
             metrics=metrics,
             new_id=lambda: str(uuid.uuid4()),

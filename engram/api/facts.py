@@ -5,7 +5,6 @@ import msgspec
 from engram import commands
 from engram.api.calls import Call
 from engram.api.erasure import wait_erased
-from engram.api.ingest import count_tokens
 from engram.api.paths import encode_header
 from engram.api.replies import Reply, say
 from engram.api.schemas import FactList, NewFact
@@ -28,7 +27,7 @@ async def pin_fact(call: Call) -> Reply:
     session_id = call.segments[0]
     fact_id = call.services.new_id() if wanted.id is None else wanted.id
     recorder = call.services.recorder
-    tokens = await count_tokens(call.services, wanted.fact)
+    tokens = await call.services.ingest.count_tokens(wanted.fact)
     receipt = await recorder.record(
         commands.pin_fact(
             session_id=session_id, fact_id=fact_id, text=wanted.fact, tokens=tokens, at_ms=recorder.stamp_ms()

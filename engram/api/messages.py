@@ -11,7 +11,7 @@ from engram.api.bodies import decode_json, refuse
 from engram.api.calls import Call
 from engram.api.cursors import read_cursor, write_cursor
 from engram.api.erasure import wait_erased
-from engram.api.ingest import Prepared, prepare
+from engram.api.ingest import Prepared
 from engram.api.paths import encode_header
 from engram.api.replies import Reply, say
 from engram.api.schemas import MessageDone, MessageList, MessagesDone, NewMessage, NewMessages, Posted
@@ -126,7 +126,7 @@ async def _add_batch(call: Call, messages: Sequence[NewMessage]) -> Reply:
 
 
 async def _record(call: Call, drafts: Sequence[MessageDraft]) -> tuple[list[tuple[str, Verdict]], Receipt]:
-    prepared = await prepare(call.services, [draft.text for draft in drafts])
+    prepared = await call.services.ingest.prepare([draft.text for draft in drafts])
     recorder = call.services.recorder
     events = commands.append_messages(
         session_id=call.segments[0],

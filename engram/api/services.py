@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from engram.api.bodies import BODY_DEADLINE_S
+from engram.api.ingest import Ingest
 from engram.clock import Clock
-from engram.inference.embedder import LocalEmbedder
 from engram.metrics import Metrics
 from engram.projections.rows import FactRow, MessageRow, SessionRow
 from engram.recall.reader import ContextReader
@@ -78,16 +78,6 @@ class Searches(Protocol):
         """Return the messages of `scope` that fit `query` best."""
 
 
-class Counts(Protocol):
-    """The token counter."""
-
-    def count(self, text: str) -> int:
-        """Return the cl100k_base tokens of `text`."""
-
-    def count_all(self, texts: Sequence[str]) -> list[int]:
-        """Return the cl100k_base tokens of each of `texts`."""
-
-
 class Dependency(NamedTuple):
     """One thing that the node stands on."""
 
@@ -108,9 +98,7 @@ class Services:
     erased: Erased
     searches: Searches
     contexts: ContextReader
-    embedder: LocalEmbedder | None
-    """None: vectors come later, from a worker."""
-    tokens: Counts
+    ingest: Ingest
     clock: Clock
     metrics: Metrics
     new_id: Callable[[], str]

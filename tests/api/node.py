@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from engram.api.ingest import Ingest
 from engram.api.services import Dependency, Services
 from engram.events import Event, decode
 from engram.log.position import Position
@@ -150,6 +151,7 @@ class Node:
     def services(self) -> Services:
         """Return what the application is built on."""
         clock = StoppedClock()
+        metrics = Metrics(version="0")
         ids = itertools.count(1)
         return Services(
             recorder=Recorder(self.log, self.projector, clock, last_at_ms=lambda: 0, timeout_s=5),
@@ -158,10 +160,9 @@ class Node:
             erased=self,
             searches=self.searcher,
             contexts=ContextReader(self.store, self.searcher, Words(), short_term_count=20),
-            embedder=Letters(),
-            tokens=Words(),
+            ingest=Ingest(embedder=Letters(), tokens=Words(), clock=clock, metrics=metrics),
             clock=clock,
-            metrics=Metrics(version="0"),
+            metrics=metrics,
             new_id=lambda: f"made-{next(ids)}",
             readiness=self.readiness,
             version="0",
