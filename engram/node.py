@@ -341,8 +341,8 @@ class _Node:
 
 
 def _long_term(status: LanceStatus) -> Dependency:
-    detail = status.last_error or f"vectors up to entry {status.cursor}, {status.lag_rows} rows behind"
-    return Dependency("lancedb", ready=status.ready, detail=detail, required=False)
+    detail = f"vectors up to entry {status.cursor}, {status.lag_rows} rows behind" if status.ready else "not open yet"
+    return Dependency("lancedb", ready=status.ready, detail=status.last_error or detail, required=False)
 
 
 def _make_folder(folder: Path) -> None:
@@ -352,12 +352,13 @@ def _make_folder(folder: Path) -> None:
         raise ConfigError(f"the folder {folder} cannot be made: {error.strerror}; see ENGRAM_DATA_DIR") from error
 
 
-def _first_fatal(errors: BaseExceptionGroup[Exception]) -> FatalError:
-    for error in errors.exceptions:
-        if isinstance(error, FatalError):
-            return error
-        if isinstance(error, BaseExceptionGroup):
-            return _first_fatal(error)
-    bug = errors.exceptions[0]
-    _log.critical("an unforeseen error stops the node", exc_info=bug)
-    return FatalError(f"an unforeseen error, {type(bug).__name__}: the log has its traceback")
+def _first_fatal(errors: BaseExceptionGroup[BaseException]) -> FatalError:
+    """Return the first reason to stop among `errors`, however deep; without one, a bug stopped the node."""
+    fatal, others = errors.split(FatalError)
+    error: BaseException | None = fatal or others
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, FatalError):
+        return error
+    _log.critical("an unforeseen error stops the node", exc_info=error)
+    return FatalError(f"an unforeseen error, {type(error).__name__}: the log has its traceback")

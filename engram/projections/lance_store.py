@@ -196,6 +196,9 @@ class LanceStore:
             return
         model, dimension = metadata["engram.model"], int(metadata["engram.dimension"])
         if (model, dimension) != self._space:
+            if self._table.count_rows() == 0:  # made before anything was written, and nothing can be lost
+                self._recreate()
+                return
             raise ConfigError(
                 f"{self._uri} holds vectors of {model!r} with dimension {dimension}, but the embedder is "
                 f"{self._space.model!r} with dimension {self._space.dimension}: stop the node and run `engram "

@@ -223,10 +223,24 @@ async def test_old_versions_do_not_pile_up(store: LanceStore, tmp_path: Path) ->
     assert len(manifests) <= 2
 
 
+async def test_an_empty_table_of_another_model_is_made_anew(tmp_path: Path) -> None:
+    first = store_at(tmp_path / "lance")
+    await first.open(log_last_index=LOG_END)
+    await first.stop()
+    other = LanceStore(str(tmp_path / "lance"), model="another", dimension=5)
+
+    await other.open(log_last_index=LOG_END)
+    count = await other.count()
+    await other.stop()
+
+    assert (count, other.cursor) == (0, 0)
+
+
 @pytest.mark.parametrize(("model", "dimension"), [("model-b", 8), ("model-a", 16)])
 async def test_another_model_or_width_is_refused_by_name(tmp_path: Path, model: str, dimension: int) -> None:
     first, second = store_at(tmp_path), store_at(tmp_path, model=model, dimension=dimension)
     await first.open(log_last_index=LOG_END)
+    await first.add([row(1)])
     await first.stop()
 
     with pytest.raises(ConfigError) as refused:
