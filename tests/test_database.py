@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from engram.database import Connection, Database, Format, Setting, file_format, is_empty, quick_check, stamp
+from engram.database import (
+    Connection,
+    Database,
+    Format,
+    Setting,
+    file_format,
+    insert_rows,
+    is_empty,
+    quick_check,
+    stamp,
+)
 from engram.errors import CorruptionError, StorageError
 
 EXCLUSIVE_WAL = (
@@ -23,7 +33,7 @@ WAL = (Setting("journal_mode", "wal"), Setting("secure_delete", 1))
 OPEN_IT = """
 import asyncio, sys
 from pathlib import Path
-from engram.database import Database
+from engram.database import Database, insert_rows
 from engram.errors import StorageError
 
 async def main():
@@ -276,3 +286,19 @@ async def test_a_cancelled_caller_does_not_undo_its_transaction(tmp_path: Path) 
             go_on.set()
 
         assert await database.run(notes) == ["kept"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 31, 128, 129, 200])
+async def test_many_rows_are_inserted_whole_and_in_order(tmp_path: Path, count: int) -> None:
+    rows = [(number, f"row {number}") for number in range(count)]
+    database = await Database.open(tmp_path / "d.db", ())
+
+    def write(connection: Connection) -> list[tuple[int, int, str]]:
+        connection.execute("CREATE TABLE t (number INTEGER, word TEXT)")
+        insert_rows(connection, "INSERT INTO t VALUES (?,?)", rows)
+        return connection.execute("SELECT rowid, number, word FROM t ORDER BY rowid").fetchall()
+
+    found = await database.transact(write)
+    await database.close()
+
+    assert found == [(number + 1, number, word) for number, word in rows]

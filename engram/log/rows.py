@@ -16,7 +16,7 @@ from typing import NamedTuple
 import google_crc32c
 import msgspec
 
-from engram.database import Connection, Format, file_format, is_empty, quick_check, stamp
+from engram.database import Connection, Format, file_format, insert_rows, is_empty, quick_check, stamp
 from engram.errors import CorruptionError
 from engram.log.consensus.types import ConfState, Entry, EntryKind
 
@@ -165,7 +165,8 @@ def save_state(connection: Connection, state: State) -> None:
 
 def insert(connection: Connection, entries: Iterable[Entry]) -> None:
     """Add `entries` behind the last one."""
-    connection.executemany(
+    insert_rows(
+        connection,
         "INSERT INTO entries (idx, term, kind, data, crc) VALUES (?, ?, ?, ?, ?)",
         [
             (entry.index, entry.term, entry.kind, entry.data, checksum(entry.index, entry.term, entry.kind, entry.data))

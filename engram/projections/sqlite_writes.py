@@ -7,7 +7,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any
 
-from engram.database import Connection
+from engram.database import Connection, insert_rows
 from engram.projections.erasures import LONG_TERM, Erasure, Kind, subject_of
 from engram.projections.lives import Counters, Life, View
 from engram.projections.schema import FORGET_BLOB, FORGET_CONTENT, FORGET_FACT, FORGET_SESSION, FORGET_VECTORS
@@ -43,8 +43,8 @@ def write(connection: Connection, view: View, *, applied_index: int, applied_ter
     lives = list(view.written())
     _delete(connection, view.ended, lives)
     _insert(connection, lives)
-    _many(connection, _TIMELINE, view.timeline)
-    _many(connection, _TRACE, view.traces)
+    insert_rows(connection, _TIMELINE, view.timeline)
+    insert_rows(connection, _TRACE, view.traces)
     # What is not there any more has nothing in the log either, but the long-term store may still hold it.
     _many(connection, _ERASURE, [(*erasure, int(not _is_in_log(erasure))) for erasure in view.erasures])
     totals = _totals(view.ended, lives)
@@ -114,9 +114,9 @@ def _delete(connection: Connection, ended: Sequence[Life], lives: Sequence[Life]
 
 def _insert(connection: Connection, lives: Sequence[Life]) -> None:
     _many(connection, _SESSION, list(map(_session_row, lives)))
-    _many(connection, _PROFILE, list(_profile_rows(lives)))
-    _many(connection, _MESSAGE, list(_message_rows(lives)))
-    _many(connection, _CONTENT, list(_content_rows(lives)))
+    insert_rows(connection, _PROFILE, list(_profile_rows(lives)))
+    insert_rows(connection, _MESSAGE, list(_message_rows(lives)))
+    insert_rows(connection, _CONTENT, list(_content_rows(lives)))
     _many(
         connection,
         _EMBEDDING,
@@ -126,9 +126,11 @@ def _insert(connection: Connection, lives: Sequence[Life]) -> None:
             for message in life.changed_messages.values()
         ],
     )
-    _many(connection, _VECTOR, _vector_rows(lives))
-    _many(connection, _FACT, _fact_rows(lives))
-    _many(connection, _TOMBSTONE, [(life.key, message_id) for life in lives for message_id in life.new_tombstones])
+    insert_rows(connection, _VECTOR, _vector_rows(lives))
+    insert_rows(connection, _FACT, _fact_rows(lives))
+    insert_rows(
+        connection, _TOMBSTONE, [(life.key, message_id) for life in lives for message_id in life.new_tombstones]
+    )
 
 
 def _many(connection: Connection, statement: str, rows: Sequence[Sequence[Any]]) -> None:

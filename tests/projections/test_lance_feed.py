@@ -231,6 +231,7 @@ async def test_an_erasure_outlasts_a_failure(tmp_path: Path) -> None:
 async def test_another_model_stops_the_feed(tmp_path: Path) -> None:
     other = LanceStore(str(tmp_path), model="model-b", dimension=8)
     await other.open(log_last_index=LOG_END)
+    await other.add([row(1)._replace(model="model-b")])
     await other.stop()
 
     with pytest.raises(ConfigError, match="engram reembed"):
