@@ -187,4 +187,5 @@ def _search(session_id: str, said: Conversations, scope: str = "session") -> byt
 
 Workload = Callable[[int, Conversations, Sizes, Tick], Awaitable[list[Result]]]
 
-WORKLOADS: Sequence[Workload] = (measure_ingest, measure_batches, measure_context, measure_search)
+WRITES: Sequence[Workload] = (measure_ingest, measure_batches)
+READS: Sequence[Workload] = (measure_context, measure_search)
