@@ -1,11 +1,10 @@
 """Who may open a stream to whom. Ports and names are reused; identities are not, so every stream states both."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from engram.log.codec import Hello, Welcome
-from engram.log.consensus.types import Message, MessageType
+from engram.log.codec import Batch, Hello, Welcome
+from engram.log.consensus.types import MessageType
 
 _FORWARDED = frozenset({MessageType.PROPOSE, MessageType.READ_INDEX, MessageType.TRANSFER_LEADER})
 """A follower passes these on to its leader in the name of whoever asked."""
@@ -122,13 +121,16 @@ class Doorkeeper:
         self._epochs[node_id] = boot_epoch
 
 
-def check_messages(hello: Hello, messages: Sequence[Message]) -> None:
-    """Check that `messages` may come over the stream that `hello` opened.
+def check_batch(hello: Hello, batch: Batch) -> None:
+    """Check that `batch` may come over the stream that `hello` opened, after it.
 
     Raises:
-        RefusedError: One is for another node, in the name of another node, or a snapshot, which has its own channel.
+        RefusedError: It greets again, or a message is for another node, in the name of another node, or a snapshot,
+            which has its own channel.
     """
-    for message in messages:
+    if batch.hello is not None:
+        raise RefusedError(Refusal.MALFORMED, f"node {hello.sender} sends a second hello")
+    for message in batch.messages:
         if message.type is MessageType.SNAPSHOT:
             raise RefusedError(Refusal.MALFORMED, f"node {hello.sender} sends a snapshot among its messages")
         is_own = message.sender == hello.sender or message.type in _FORWARDED

@@ -24,7 +24,7 @@ from engram.errors import ConfigError
 from engram.log import codec
 from engram.log.codec import Hello, MalformedError, Welcome
 from engram.log.consensus.types import Message, MessageType
-from engram.log.handshake import Doorkeeper, Identity, Refusal, RefusedError, check_messages
+from engram.log.handshake import Doorkeeper, Identity, Refusal, RefusedError, check_batch
 from engram.log.peer import MESSAGE_BYTES_MAX, Options, Peer, PeerStatus, Stream, StreamError
 
 FRAME_BYTES_MAX = MESSAGE_BYTES_MAX + 64 * 1024
@@ -278,9 +278,9 @@ class Transport:
         await context.write(codec.encode_welcome(welcome))
         while (frame := await _read(context)) is not None:
             self._door.check_current(hello)
-            messages = codec.decode_batch(frame).messages
-            check_messages(hello, messages)
-            await self._listener.received(messages)
+            batch = codec.decode_batch(frame)
+            check_batch(hello, batch)
+            await self._listener.received(batch.messages)
 
     def _admitted(self, batch: codec.Batch) -> Hello:
         hello = batch.hello
