@@ -55,6 +55,7 @@ _SERVER = (
 _CLIENT = (
     *_BOTH_ENDS,
     ("grpc.enable_retries", 0),
+    ("grpc.enable_http_proxy", 0),  # http_proxy in the environment is not about peers
     ("grpc.use_local_subchannel_pool", 1),  # else a new channel inherits the back-off of the old one
     ("grpc.min_reconnect_backoff_ms", 1_000),  # despite its name, how long one attempt to connect may take
 )
@@ -254,6 +255,8 @@ class Transport:
             refusal, detail = Refusal.MALFORMED, str(error)
         except TimeoutError:
             refusal, detail = Refusal.MALFORMED, f"no hello within {self._options.greeting_s} s"
+        except (grpc.aio.BaseError, asyncio.InvalidStateError):
+            return  # the other end is gone: there is nobody to tell
         except Exception as error:
             self._fail(error)  # a task boundary: gRPC would only log it
             raise

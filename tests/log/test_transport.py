@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import random
+import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from time import perf_counter
@@ -280,6 +282,39 @@ async def test_what_waits_leaves_before_a_clean_stop(pair: Pair) -> None:
     assert pair.mailboxes[0].broken_at_s == {}
 
 
+async def test_a_host_that_accepts_and_says_nothing_is_given_up() -> None:
+    one = make_transport(1, Mailbox(), options=Options(greeting_s=0.1))
+    with socket.create_server((HOST, 0)) as silent:
+        async with running(one):
+            one.add_peer(2, f"{HOST}:{silent.getsockname()[1]}")
+
+            await until(lambda: bool(one.status()[2].last_error))
+            assert one.status()[2].last_error == "not welcomed within 0.1 s"
+
+
+async def test_clients_that_vanish_at_any_moment_do_no_harm() -> None:
+    mailbox = Mailbox()
+    mailbox.admits_strangers = True
+    one = make_transport(2, mailbox)
+    rng = random.Random(3)
+    async with running(one):
+        for number in range(1, 100):
+            async with grpc.aio.insecure_channel(f"{HOST}:{one.port}") as channel:
+                call = opened(channel)
+                await call.write(rng.choice((greeting(number), b"\xff")))
+                if rng.random() < 0.5:
+                    with contextlib.suppress(grpc.aio.AioRpcError):
+                        await call.read()
+                for _ in range(rng.randrange(3)):
+                    await asyncio.sleep(0)
+        async with grpc.aio.insecure_channel(f"{HOST}:{one.port}") as channel:
+            call = opened(channel)
+            await call.write(greeting(100))
+            await call.write(encode_batch([vote(2, 1)]))
+
+            await mailbox.until_received(1)
+
+
 # Who may speak to whom.
 
 
@@ -341,27 +376,16 @@ async def test_an_earlier_start_is_refused_by_who_dials_it_too() -> None:
         assert await refused(one, stale, as_id=1) == "stale: node 1: start 4 comes after start 5"
 
 
-class RawClient:
-    """A client that need not keep to the protocol."""
-
-    def __init__(self, port: int) -> None:
-        self._channel = grpc.aio.insecure_channel(f"{HOST}:{port}")
-
-    async def send(self, frames: Sequence[bytes]) -> str:
-        """Send `frames` on one stream and return what it was ended with."""
-        async with self._channel:
-            call: grpc.aio.StreamStreamCall[bytes, bytes] = self._channel.stream_stream(
-                "/engram.log.RaftTransport/Messages"
-            )()
-            for frame in frames:
-                await call.write(frame)
-            with contextlib.suppress(grpc.aio.AioRpcError):
-                while await call.read():
-                    pass
-            return await call.details()
+def opened(channel: grpc.aio.Channel) -> "grpc.aio.StreamStreamCall[bytes, bytes]":
+    """Open a stream that need not keep to the protocol."""
+    return channel.stream_stream("/engram.log.RaftTransport/Messages")()
 
 
-HELLO = encode_batch((), Hello(cluster_id=CLUSTER_ID, sender=1, to=2, boot_epoch=1, stream=1, address=f"{HOST}:1"))
+def greeting(stream: int) -> bytes:
+    """Return how node 1 opens its stream number `stream` to node 2."""
+    return encode_batch(
+        (), Hello(cluster_id=CLUSTER_ID, sender=1, to=2, boot_epoch=1, stream=stream, address=f"{HOST}:1")
+    )
 
 
 @pytest.mark.parametrize(
@@ -369,11 +393,11 @@ HELLO = encode_batch((), Hello(cluster_id=CLUSTER_ID, sender=1, to=2, boot_epoch
     [
         ([b"\xff"], "undecodable Batch"),
         ([encode_batch([vote(2, 1)])], "starts with a hello"),
-        ([HELLO, b"\xff"], "undecodable Batch"),
-        ([HELLO, encode_batch([vote(3, 1)])], "sends VOTE from node 1 to node 3"),
-        ([HELLO, encode_batch([vote(2, 1, sender=3)])], "sends VOTE from node 3 to node 2"),
-        ([HELLO, encode_batch([Message(type=MessageType.SNAPSHOT, to=2, sender=1)])], "a snapshot among"),
-        ([HELLO, HELLO], "a second hello"),
+        ([greeting(1), b"\xff"], "undecodable Batch"),
+        ([greeting(1), encode_batch([vote(3, 1)])], "sends VOTE from node 1 to node 3"),
+        ([greeting(1), encode_batch([vote(2, 1, sender=3)])], "sends VOTE from node 3 to node 2"),
+        ([greeting(1), encode_batch([Message(type=MessageType.SNAPSHOT, to=2, sender=1)])], "a snapshot among"),
+        ([greeting(1), greeting(1)], "a second hello"),
         ([], "no hello within"),
     ],
 )
@@ -382,7 +406,14 @@ async def test_a_stream_that_brings_nonsense_is_ended(frames: Sequence[bytes], c
     mailbox.admits_strangers = True
     one = make_transport(2, mailbox, options=Options(greeting_s=0.2))
     async with running(one):
-        assert complaint in await RawClient(one.port).send(frames)
+        async with grpc.aio.insecure_channel(f"{HOST}:{one.port}") as channel:
+            call = opened(channel)
+            for frame in frames:
+                await call.write(frame)
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                while await call.read():
+                    pass
+            assert complaint in await call.details()
         assert one.refused == {Refusal.MALFORMED: 1}
     assert mailbox.messages == []
 
@@ -400,13 +431,10 @@ async def test_a_newer_stream_of_a_node_replaces_the_older() -> None:
     mailbox = Mailbox()
     mailbox.admits_strangers = True
     one = make_transport(2, mailbox)
-    newer = encode_batch((), Hello(cluster_id=CLUSTER_ID, sender=1, to=2, boot_epoch=1, stream=2, address=f"{HOST}:1"))
     async with running(one), grpc.aio.insecure_channel(f"{HOST}:{one.port}") as channel:
         calls: list[grpc.aio.StreamStreamCall[bytes, bytes]] = []
-        for hello in (HELLO, newer):
-            call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(
-                "/engram.log.RaftTransport/Messages"
-            )()
+        for hello in (greeting(1), greeting(2)):
+            call = opened(channel)
             await call.write(hello)
             await call.read()
             calls.append(call)
