@@ -179,6 +179,7 @@ class Peer:
         while True:
             started_s = loop.time()
             await self._attempt()
+            self._is_full = False
             if self._outbox.drop_all():
                 self._home.report_unreachable(self._node_id)
             if self._is_closing:

@@ -253,8 +253,6 @@ class Transport:
             refusal, detail = error.refusal, str(error)
         except MalformedError as error:
             refusal, detail = Refusal.MALFORMED, str(error)
-        except TimeoutError:
-            refusal, detail = Refusal.MALFORMED, f"no hello within {self._options.greeting_s} s"
         except (grpc.aio.BaseError, asyncio.InvalidStateError):
             return  # the other end is gone: there is nobody to tell
         except Exception as error:
@@ -270,12 +268,10 @@ class Transport:
         )
 
     async def _receive(self, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
-        async with asyncio.timeout(self._options.greeting_s):
-            first = await _read(context)
+        first = await self._first(context)
         if first is None:
             return
-        batch = codec.decode_batch(first)
-        hello = self._admitted(batch)
+        hello = self._admitted(codec.decode_batch(first))
         identity = self._identity
         welcome = Welcome(cluster_id=identity.cluster_id, node_id=identity.node_id, boot_epoch=identity.boot_epoch)
         await context.write(codec.encode_welcome(welcome))
@@ -283,7 +279,21 @@ class Transport:
             self._door.check_current(hello)
             batch = codec.decode_batch(frame)
             check_batch(hello, batch)
-            await self._listener.received(batch.messages)
+            await self._hand_over(batch.messages)
+
+    async def _first(self, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes | None:
+        try:
+            async with asyncio.timeout(self._options.greeting_s):
+                return await _read(context)
+        except TimeoutError:
+            raise MalformedError(f"no hello within {self._options.greeting_s} s") from None
+
+    async def _hand_over(self, messages: Sequence[Message]) -> None:
+        try:
+            await self._listener.received(messages)
+        except Exception as error:
+            self._fail(error)  # whatever its class, it is no fault of the stream
+            raise RuntimeError("the listener failed") from error
 
     def _admitted(self, batch: codec.Batch) -> Hello:
         hello = batch.hello

@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 
 from engram.errors import ConfigError
-from engram.log.codec import Hello, encode_batch
+from engram.log.codec import Hello, MalformedError, encode_batch
 from engram.log.consensus.types import Message, MessageType, Snapshot
 from engram.log.handshake import Refusal
 from engram.log.peer import Options
@@ -455,15 +455,22 @@ async def test_an_address_that_is_taken_is_a_mistake_in_the_settings(pair: Pair)
 
 
 class Broken(Mailbox):
+    """A listener that fails, with an error that a stream could have had as well."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
     async def received(self, messages: Sequence[Message]) -> None:
-        raise ZeroDivisionError
+        raise self._error
 
     def unreachable(self, node_id: int) -> None:
-        raise ZeroDivisionError
+        raise self._error
 
 
-async def test_a_listener_that_fails_on_a_message_stops_the_transport() -> None:
-    first, second = make_transport(1, Mailbox()), make_transport(2, Broken())
+@pytest.mark.parametrize("error", [ZeroDivisionError(), TimeoutError(), MalformedError(), grpc.aio.UsageError()])
+async def test_a_listener_that_fails_on_a_message_stops_the_transport(error: Exception) -> None:
+    first, second = make_transport(1, Mailbox()), make_transport(2, Broken(error))
     async with running(first):
         second.add_peer(1, address_of(first))
         run = asyncio.gather(second.run(), return_exceptions=True)
@@ -471,17 +478,18 @@ async def test_a_listener_that_fails_on_a_message_stops_the_transport() -> None:
         first.add_peer(2, address_of(second))
         first.send([vote(2, 1)])
 
-        assert isinstance((await run)[0], ZeroDivisionError)
+        assert (await run)[0] is error
 
 
 async def test_a_listener_that_fails_on_a_report_stops_the_transport() -> None:
-    first = make_transport(1, Broken())
+    error = ZeroDivisionError()
+    first = make_transport(1, Broken(error))
     run = asyncio.gather(first.run(), return_exceptions=True)
     await first.wait_ready()
     first.add_peer(2, f"{HOST}:1")
     first.send([vote(2, 1)])
 
-    assert isinstance((await run)[0], ZeroDivisionError)
+    assert (await run)[0] is error
 
 
 # With the core.
