@@ -495,22 +495,63 @@ async def test_a_listener_that_fails_on_a_report_stops_the_transport() -> None:
 # With the core.
 
 
-async def test_three_nodes_elect_a_leader_and_replicate() -> None:
+@contextlib.asynccontextmanager
+async def cluster() -> AsyncIterator[list[Node]]:
+    """Run three nodes of the core, who know one another."""
     nodes = [Node(node_id, (1, 2, 3)) for node_id in (1, 2, 3)]
-    entries = [b"%d" % number for number in range(1_000)]
     async with running(*(node.transport for node in nodes)):
         for node in nodes:
             for other in nodes:
                 if other is not node:
                     node.transport.add_peer(other.id, address_of(other.transport))
             node.start_ticking()
-        await until(lambda: any(node.leads for node in nodes))
-        leader = next(node for node in nodes if node.leads)
-        for entry in entries:
-            leader.propose(entry)
-            await asyncio.sleep(0)
-
-        await until(lambda: all(len(node.applied) >= len(entries) for node in nodes))
+        yield nodes
         for node in nodes:
             node.is_stopped = True
-    assert [node.applied for node in nodes] == [entries] * 3
+
+
+async def elected(nodes: Sequence[Node]) -> Node:
+    await until(lambda: any(node.leads for node in nodes))
+    return next(node for node in nodes if node.leads)
+
+
+async def replicate(leader: Node, nodes: Sequence[Node], entries: Sequence[bytes]) -> None:
+    """Propose `entries`, and wait until all of `nodes` have applied them."""
+    for entry in entries:
+        leader.propose(entry)
+        await asyncio.sleep(0)
+    await until(lambda: all(node.applied and node.applied[-1] == entries[-1] for node in nodes))
+
+
+async def test_three_nodes_elect_a_leader_and_replicate() -> None:
+    entries = [b"%d" % number for number in range(1_000)]
+    async with cluster() as nodes:
+        await replicate(await elected(nodes), nodes, entries)
+
+        assert [node.applied for node in nodes] == [entries] * 3
+        assert [node.refused for node in nodes] == [[]] * 3
+
+
+async def test_two_of_three_nodes_go_on_without_their_leader() -> None:
+    async with cluster() as nodes:
+        leader = await elected(nodes)
+        await replicate(leader, nodes, [b"before"])
+        leader.is_stopped = True
+        await leader.transport.stop()
+        others = [node for node in nodes if node is not leader]
+
+        await replicate(await elected(others), others, [b"after"])
+
+        assert [node.applied for node in others] == [[b"before", b"after"]] * 2
+        assert not any(node.transport.status()[leader.id].is_connected for node in others)
+
+
+async def test_proposals_of_a_follower_reach_the_leader_over_the_wire() -> None:
+    async with cluster() as nodes:
+        leader = await elected(nodes)
+        await replicate(leader, nodes, [b"first"])
+        follower = next(node for node in nodes if node is not leader)
+
+        await replicate(follower, nodes, [b"second"])
+
+        assert [node.applied for node in nodes] == [[b"first", b"second"]] * 3
