@@ -85,6 +85,7 @@ imports: $(VENV)/dev.stamp
 
 bench-once: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.bench_http --quick
+	$(BIN)/python -m benchmarks.bench_transport --quick
 
 coverage: $(VENV)/dev.stamp
 	$(BIN)/python -m coverage run -m pytest $(ARGS)
@@ -105,6 +106,7 @@ drill-forgetting: $(VENV)/dev.stamp
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.bench_http $(ARGS)
+	$(BIN)/python -m benchmarks.bench_transport
 
 recall: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.recall_quality $(ARGS)

@@ -7,6 +7,7 @@ import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import HealthCheck, settings
 
+import engram  # noqa: F401  first of all: it sets what C libraries read from the environment when they are imported
 from tests.server_process import find_free_port
 
 # A property is judged by what it finds, not by how busy the machine is: no deadline.

@@ -1,0 +1,187 @@
+"""Transports to test with, on real sockets of the loopback interface, and a node of the core on top of one."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from time import perf_counter
+
+from engram.log.consensus.config import Config
+from engram.log.consensus.rawnode import RawNode
+from engram.log.consensus.types import (
+    ConfState,
+    Entry,
+    Message,
+    MessageRefusedError,
+    MessageType,
+    ProposalDroppedError,
+    Role,
+)
+from engram.log.handshake import Identity
+from engram.log.peer import Options
+from engram.log.storage import MemoryStorage
+from engram.log.transport import Transport
+
+CLUSTER_ID = "7c9e6679"
+HOST = "127.0.0.1"
+
+
+class Mailbox:
+    """A listener that keeps what it is told, and can be told to take nothing for a while."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.batches: list[int] = []
+        self.broken_at_s: dict[int, float] = {}
+        self.unreachable_ids: list[int] = []
+        self.strangers: list[tuple[int, str]] = []
+        self.admits_strangers = False
+        self.is_open = asyncio.Event()
+        self.is_open.set()
+        self._news = asyncio.Event()
+
+    async def received(self, messages: Sequence[Message]) -> None:
+        await self.is_open.wait()
+        self.messages += messages
+        self.batches.append(len(messages))
+        self._news.set()
+
+    def broken(self, node_id: int) -> None:
+        self.broken_at_s[node_id] = perf_counter()
+        self._news.set()
+
+    def unreachable(self, node_id: int) -> None:
+        self.unreachable_ids.append(node_id)
+        self._news.set()
+
+    def stranger(self, node_id: int, address: str) -> bool:
+        self.strangers.append((node_id, address))
+        return self.admits_strangers
+
+    async def until(self, holds: Callable[["Mailbox"], bool]) -> None:
+        """Wait for something that this mailbox is told."""
+        async with asyncio.timeout(10):
+            while not holds(self):
+                self._news.clear()
+                await self._news.wait()
+
+    async def until_received(self, count: int) -> None:
+        await self.until(lambda mailbox: len(mailbox.messages) >= count)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for something that nobody tells of."""
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110  there is no event for it
+            await asyncio.sleep(0)
+
+
+def make_transport(
+    node_id: int,
+    listener: "Mailbox | Node",
+    *,
+    cluster_id: str = CLUSTER_ID,
+    boot_epoch: int = 1,
+    port: int = 0,
+    options: Options | None = None,
+) -> Transport:
+    address = f"{HOST}:{port}"
+    identity = Identity(cluster_id=cluster_id, node_id=node_id, boot_epoch=boot_epoch, address=address)
+    return Transport(identity, listen=address, listener=listener, rng=random.Random(node_id), options=options)
+
+
+@asynccontextmanager
+async def running(*transports: Transport) -> AsyncIterator[None]:
+    """Run `transports`; stop those that are still running at the end."""
+    async with asyncio.TaskGroup() as group:
+        for transport in transports:
+            group.create_task(transport.run())
+            await transport.wait_ready()
+        yield
+        for transport in transports:
+            await transport.stop()
+
+
+def address_of(transport: Transport) -> str:
+    return f"{HOST}:{transport.port}"
+
+
+def introduce(first: Transport, first_id: int, second: Transport, second_id: int) -> None:
+    """Make two running transports peers."""
+    first.add_peer(second_id, address_of(second))
+    second.add_peer(first_id, address_of(first))
+
+
+def vote(to: int, index: int, *, sender: int = 1) -> Message:
+    """Return a small message that is told from others by `index`, and is never merged with them."""
+    return Message(type=MessageType.VOTE, to=to, sender=sender, term=1, index=index)
+
+
+def append(to: int, index: int, size: int, *, sender: int = 1) -> Message:
+    entry = Entry(1, index + 1, data=bytes(size))
+    return Message(type=MessageType.APPEND, to=to, sender=sender, term=1, log_term=1, index=index, entries=(entry,))
+
+
+class Node:
+    """A node of the core with a disk in memory. It is driven by what arrives, by proposals, and by a timer."""
+
+    TICK_S = 0.02
+
+    def __init__(self, node_id: int, voters: tuple[int, ...]) -> None:
+        self.id = node_id
+        self.applied: list[bytes] = []
+        self.refused: list[Exception] = []
+        self.storage = MemoryStorage(conf_state=ConfState(voters=voters))
+        self.raw = RawNode(
+            Config(
+                id=node_id,
+                storage=self.storage,
+                rng=random.Random(node_id),
+                max_bytes_per_message=1024 * 1024,
+                max_inflight_bytes=4 * 1024 * 1024,
+            )
+        )
+        self.transport = make_transport(node_id, self)
+        self.is_stopped = False
+
+    @property
+    def leads(self) -> bool:
+        return self.raw.raft.role is Role.LEADER
+
+    def start_ticking(self) -> None:
+        if not self.is_stopped:
+            self.raw.tick()
+            self.settle()
+            asyncio.get_running_loop().call_later(self.TICK_S, self.start_ticking)
+
+    def propose(self, data: bytes) -> None:
+        self.raw.propose(data)
+        self.settle()
+
+    async def received(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            try:
+                self.raw.step(message)
+            except (MessageRefusedError, ProposalDroppedError) as error:
+                self.refused.append(error)
+        self.settle()
+
+    def broken(self, node_id: int) -> None:
+        self.unreachable(node_id)
+
+    def unreachable(self, node_id: int) -> None:
+        self.raw.report_unreachable(node_id)
+        self.settle()
+
+    def stranger(self, node_id: int, address: str) -> bool:
+        return False
+
+    def settle(self) -> None:
+        while self.raw.has_ready():
+            ready = self.raw.ready()
+            if ready.hard_state is not None:
+                self.storage.set_hard_state(ready.hard_state)
+            self.storage.append(ready.entries)
+            self.transport.send(ready.messages)
+            self.applied += [entry.data for entry in ready.committed_entries if entry.data]
+            self.raw.advance()

@@ -1,0 +1,86 @@
+"""What waits for one node: how much, in which order, and what is dropped."""
+
+from engram.log.consensus.types import Message, MessageType
+from engram.log.outbox import RESERVE_MESSAGES, Outbox
+from tests.log.nodes import append, vote
+
+KIB = 1024
+
+
+def heartbeat(*, term: int = 1, commit: int = 0, context: bytes = b"") -> Message:
+    return Message(type=MessageType.HEARTBEAT, to=2, sender=1, term=term, commit=commit, context=context)
+
+
+def outbox(*, messages_max: int = 100, bytes_max: int = 100 * KIB, message_bytes_max: int = 1024 * KIB) -> Outbox:
+    return Outbox(messages_max=messages_max, bytes_max=bytes_max, message_bytes_max=message_bytes_max)
+
+
+def test_messages_are_taken_in_order_and_by_size() -> None:
+    box = outbox()
+    for index in range(5):
+        assert box.add(append(2, index, 10 * KIB))
+
+    assert [message.index for message in box.take(25 * KIB)] == [0, 1]
+    assert [message.index for message in box.take(100 * KIB)] == [2, 3, 4]
+    assert box.take(100 * KIB) == []
+    assert (len(box), box.bytes, box.dropped) == (0, 0, 0)
+
+
+def test_appends_are_dropped_beyond_the_count() -> None:
+    box = outbox(messages_max=3)
+
+    assert [box.add(append(2, index, 1)) for index in range(5)] == [True, True, True, False, False]
+    assert box.dropped == 2
+
+
+def test_appends_are_dropped_beyond_the_bytes() -> None:
+    box = outbox()
+
+    assert [box.add(append(2, index, 40 * KIB)) for index in range(3)] == [True, True, False]
+
+
+def test_votes_still_fit_when_appends_do_not_but_not_without_end() -> None:
+    box = outbox(messages_max=1)
+    box.add(append(2, 0, 1))
+
+    assert [box.add(vote(2, index)) for index in range(RESERVE_MESSAGES + 1)] == [True] * RESERVE_MESSAGES + [False]
+
+
+def test_one_message_over_the_limit_fits_when_nothing_else_waits() -> None:
+    box = outbox()
+
+    assert box.add(append(2, 0, 500 * KIB))
+    assert not box.add(append(2, 1, 1))
+    assert len(box.take(1)) == 1
+    assert box.add(append(2, 1, 1))
+
+
+def test_a_message_that_the_other_end_would_refuse_is_dropped() -> None:
+    box = outbox(message_bytes_max=1024)
+
+    assert not box.add(append(2, 0, 1024))
+    assert box.dropped == 1
+
+
+def test_heartbeats_that_say_the_same_are_sent_once() -> None:
+    box = outbox()
+
+    assert box.add(heartbeat())
+    assert box.add(heartbeat(commit=5))
+    assert len(box) == 1
+    assert box.add(heartbeat(term=2))
+    assert box.add(heartbeat(context=b"read"))
+    assert len(box.take(100 * KIB)) == 3
+    assert box.add(heartbeat())
+    assert (len(box), box.dropped) == (1, 0)
+
+
+def test_nothing_is_left_once_all_is_dropped() -> None:
+    box = outbox()
+    box.add(heartbeat())
+    box.add(append(2, 0, KIB))
+
+    assert box.drop_all() == 2
+    assert (len(box), box.bytes, box.dropped) == (0, 0, 2)
+    assert box.add(heartbeat())
+    assert len(box) == 1
