@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from engram import __version__
+from engram.allocator import bound_memory
 from engram.api.app import build
 from engram.api.ingest import Ingest
 from engram.api.server import HttpServer
@@ -184,6 +185,7 @@ async def serve(config: Config, on_ready: Callable[[str], None]) -> None:
 
 async def run_node(config: Config, stopping: asyncio.Event, on_ready: Callable[[str], None]) -> None:
     """Run a node until `stopping` is set."""
+    bound_memory()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     clock = SystemClock()
     metrics = Metrics(version=__version__)

@@ -16,7 +16,6 @@ What LanceDB 0.40 does by itself, measured, and what is done about it here:
 """
 
 import asyncio
-import ctypes
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -27,6 +26,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from engram.allocator import trim_memory
 from engram.errors import ConfigError
 from engram.projections import lance_rows
 from engram.projections.lance_rows import EmbeddedRow, Erasure, Frontier, Scope, Space
@@ -64,10 +64,6 @@ DRIVER_SETTINGS = {
 
 STOP_S = 1.0
 """How long the end of the node waits for LanceDB: importing it, or merging a large table, takes longer."""
-
-M_ARENA_MAX = -8
-ARENAS_MAX = 2
-"""glibc gives every thread a heap of its own, which keeps what was freed; LanceDB runs more than ten threads."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -267,7 +263,7 @@ class LanceStore:
         self._untrimmed_rows += rows
         if self._untrimmed_rows >= TRIM_ROWS:
             self._untrimmed_rows = 0
-            _trim_memory()
+            trim_memory()
 
     def _rows_of(self, rows: Sequence[EmbeddedRow]) -> list[int]:
         wanted = {(row.tenant, row.session_id, row.message_id) for row in rows}
@@ -305,14 +301,14 @@ class LanceStore:
             self._table.optimize(cleanup_older_than=VERSIONS_GONE, delete_unverified=True)
             if len(self._table.list_versions()) == 1:
                 self._swept = True
-                _trim_memory()
+                trim_memory()
                 return
         raise LanceError("old versions of the long-term store cannot be removed; was the clock set back?")
 
     def _optimize(self) -> None:
         self._index()
         self._table.optimize(cleanup_older_than=VERSIONS_KEPT)
-        _trim_memory()
+        trim_memory()
 
     def _index(self) -> None:
         if not self._is_indexed() and self._table.count_rows() >= INDEX_ROWS_MIN:
@@ -344,7 +340,8 @@ def _guarded(function: Callable[P, T], *arguments: P.args, **options: P.kwargs) 
 
 def _driver() -> tuple[Any, Any]:
     """Import the driver, in the store's thread: it would hold up a start by more than a second."""
-    _bound_memory()
+    for name, value in DRIVER_SETTINGS.items():
+        os.environ.setdefault(name, value)
     import lancedb  # noqa: PLC0415  see above
     import lancedb.index  # noqa: PLC0415
     import pyarrow as pa  # noqa: PLC0415
@@ -352,22 +349,3 @@ def _driver() -> tuple[Any, Any]:
 
     pa.set_memory_pool(pa.system_memory_pool())
     return lancedb, pa
-
-
-def _bound_memory() -> None:
-    for name, value in DRIVER_SETTINGS.items():
-        os.environ.setdefault(name, value)
-    _call_libc("mallopt", M_ARENA_MAX, ARENAS_MAX)
-
-
-def _trim_memory() -> None:
-    """Give freed memory back: merging files takes much of it, for a moment."""
-    _call_libc("malloc_trim", 0)
-
-
-def _call_libc(name: str, *arguments: int) -> None:
-    try:
-        function = getattr(ctypes.CDLL(None), name)
-    except (OSError, AttributeError):
-        return  # another C library: it has no such knob, and needs none
-    function(*arguments)

@@ -39,11 +39,11 @@ _SETTINGS: Final = (
     Setting("synchronous", 0),
     Setting("secure_delete", 1),
     Setting("wal_autocheckpoint", 4_000),  # 16 MB: folding is a tenth faster than with SQLite's 1 000 pages
-    Setting("cache_size", -32_000),
+    Setting("cache_size", -16_000),
     Setting("temp_store", 2),
     Setting("trusted_schema", 0),
 )
-_READER_SETTINGS: Final = (Setting("cache_size", -32_000), Setting("temp_store", 2), Setting("query_only", 1))
+_READER_SETTINGS: Final = (Setting("cache_size", -16_000), Setting("temp_store", 2), Setting("query_only", 1))
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
