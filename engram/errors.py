@@ -137,3 +137,10 @@ class ConfigError(FatalError):
     """The settings are wrong. The message lists every problem."""
 
     code = "config"
+
+
+def first_of(errors: BaseException) -> BaseException:
+    """Return the first error that is no group, in a group of any depth."""
+    while isinstance(errors, BaseExceptionGroup):
+        errors = errors.exceptions[0]
+    return errors

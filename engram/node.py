@@ -29,7 +29,7 @@ from engram.api.server import HttpServer
 from engram.api.services import Dependency, Services
 from engram.clock import Clock, SystemClock
 from engram.config import Config
-from engram.errors import ConfigError, FatalError, NotReadyError
+from engram.errors import ConfigError, FatalError, NotReadyError, first_of
 from engram.inference.builtin import BuiltinEmbedder
 from engram.inference.embedder import LocalEmbedder, RemoteEmbedder
 from engram.inference.openai_embedder import OpenAIEmbedder
@@ -357,9 +357,7 @@ def _make_folder(folder: Path) -> None:
 def _first_fatal(errors: BaseExceptionGroup[BaseException]) -> FatalError:
     """Return the first reason to stop among `errors`, however deep; without one, a bug stopped the node."""
     fatal, others = errors.split(FatalError)
-    error: BaseException | None = fatal or others
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    error = first_of(fatal or others or errors)
     if isinstance(error, FatalError):
         return error
     _log.critical("an unforeseen error stops the node", exc_info=error)

@@ -99,7 +99,10 @@ async def test_every_documented_metric_moves(
         await asyncio.to_thread(server.kill)
 
     constant = {"engram_raft_is_leader", "engram_raft_term", "engram_build_info"}
-    passing = {"engram_projection_lag_entries", "engram_memory_embedding_queue_size"}  # see the next two tests
+    passing = {
+        "engram_projection_lag_entries",
+        "engram_memory_embedding_queue_size",
+    }  # the queue: see below; the lag: test_metrics.py
     for name in documented():
         series = next(known for known in (name, f"{name}_count") if known in after)
         if name in constant:

@@ -14,7 +14,7 @@ from engram.cli import check, rebuild, reembed, show
 from engram.cli.arguments import parser
 from engram.cli.progress import Progress
 from engram.config import Config
-from engram.errors import ConfigError, EngramError, FatalError
+from engram.errors import ConfigError, EngramError, FatalError, first_of
 
 new_event_loop: Callable[[], asyncio.AbstractEventLoop]
 try:
@@ -84,9 +84,7 @@ def _first_of_ours(errors: BaseExceptionGroup[BaseException]) -> EngramError:
     ours, others = errors.split(EngramError)
     if ours is None or others is not None:
         raise errors
-    error: BaseException = ours
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    error = first_of(ours)
     assert isinstance(error, EngramError)
     return error
 

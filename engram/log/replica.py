@@ -20,6 +20,7 @@ from engram.errors import (
     NotReadyError,
     OverloadedError,
     TooLargeError,
+    first_of,
 )
 from engram.log.consensus.config import Config
 from engram.log.consensus.rawnode import RawNode, Ready
@@ -388,9 +389,7 @@ class Replica:
 
 
 def _first_fatal(errors: BaseExceptionGroup[Exception]) -> FatalError:
-    first: BaseException = errors
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
+    first = first_of(errors)
     if isinstance(first, FatalError):
         return first
     failure = FatalError(f"the log has stopped: {first!r}")
