@@ -30,7 +30,10 @@ class Config:
     """A follower campaigns after it has heard of no leader for this to twice this; a leader steps down after this."""
     heartbeat_ticks: int = 1
     applied: int = 0
-    """The last index that was applied before a restart; nothing up to it is handed out again."""
+    """The last index that was applied before a restart; nothing up to it is handed out again.
+
+    Not below the snapshot that the storage names the members of, however far below that its entries reach.
+    """
     async_storage_writes: bool = False
     """Ready carries STORAGE_APPEND and STORAGE_APPLY, which are answered when done, in place of advance()."""
     max_bytes_per_message: int = UNLIMITED

@@ -80,6 +80,7 @@ def _handle_append(raft: Raft, message: Message) -> None:
             reject=True,
             reject_hint=hint,
             log_term=hint_term,
+            session=message.session,
         )
     )
 
@@ -107,4 +108,14 @@ def _restore(raft: Raft, snapshot: Snapshot) -> bool:
 
 
 def _reply(raft: Raft, message: Message, kind: MessageType, *, index: int = 0, context: bytes = b"") -> None:
-    raft.send(Message(type=kind, to=message.sender, sender=raft.id, term=raft.term, index=index, context=context))
+    raft.send(
+        Message(
+            type=kind,
+            to=message.sender,
+            sender=raft.id,
+            term=raft.term,
+            index=index,
+            context=context,
+            session=message.session,
+        )
+    )

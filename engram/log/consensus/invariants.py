@@ -70,6 +70,8 @@ def _claims_of_members(raft: Raft) -> Iterator[tuple[str, bool]]:
 def _claims_of_leader(raft: Raft) -> Iterator[tuple[str, bool]]:
     last_index = raft.log.last_index
     yield "a leader leads itself", raft.leader_id == raft.id
+    sessions = {progress.session for progress in raft.tracker.progress.values()}
+    yield "each member has a session of its own", len(sessions - {0}) == len(raft.tracker.progress)
     for node_id, progress in raft.tracker.progress.items():
         yield (
             f"{node_id}: 0 <= match < next <= last + 1",

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from engram.errors import CorruptionError
+from engram.log.consensus.confchange import Changer, ConfChangeError
 from engram.log.consensus.raft import Raft
 from engram.log.consensus.readonly import ReadOnlyOption
 from engram.log.consensus.tracker import Progress, ProgressState
@@ -28,7 +29,7 @@ def step_leader(raft: Raft, message: Message) -> None:
         return
     about = raft.tracker.progress.get(message.sender)
     handler_of_member = _HANDLERS_OF_MEMBERS.get(message.type)
-    if about is not None and handler_of_member is not None:
+    if about is not None and handler_of_member is not None and about.is_addressed(message.session):
         handler_of_member(raft, about, message)
 
 
@@ -49,10 +50,15 @@ def propose(raft: Raft, entries: Sequence[Entry]) -> None:
     raft.broadcast_append()
 
 
+def step_down(raft: Raft) -> None:
+    """Follow, in the same term, nobody: the cluster is to elect another leader."""
+    raft.become_follower(raft.term, NO_NODE)
+
+
 def check_quorum(raft: Raft) -> None:
     """Step down unless enough voters were heard of since the last time."""
     if not raft.tracker.quorum_active():
-        raft.become_follower(raft.term, NO_NODE)
+        step_down(raft)
     for node_id, progress in raft.tracker.progress.items():
         if node_id != raft.id:
             progress.recent_active = False
@@ -81,8 +87,13 @@ def _is_refused(raft: Raft, entry: Entry, pending: int) -> bool:
         raise ProposalDroppedError(DropReason.MALFORMED) from error
     if not raft.config.conf_change_validation:
         return False
-    wants_to_leave = not change.changes
-    return pending > raft.log.applied or raft.tracker.members.is_joint != wants_to_leave
+    if pending > raft.log.applied:
+        return True
+    try:  # nothing else is under way, so this is the membership that it will be applied to
+        Changer(raft.tracker, raft.log.last_index).apply(change)
+    except ConfChangeError:
+        return True
+    return False
 
 
 def _handle_propose(raft: Raft, message: Message) -> None:

@@ -126,6 +126,7 @@ class Raft:
                 log_term=previous_term,
                 entries=tuple(entries),
                 commit=self.log.committed,
+                session=progress.session,
             )
         )
         progress.note_sent(len(entries), sum(len(entry.data) for entry in entries))
@@ -290,7 +291,16 @@ class Raft:
         if is_empty(snapshot):
             raise InvariantViolation("entries were compacted, and there is no snapshot")
         progress.become_snapshot(snapshot.meta.index)
-        self.send(Message(type=MessageType.SNAPSHOT, to=to, sender=self.id, term=self.term, snapshot=snapshot))
+        self.send(
+            Message(
+                type=MessageType.SNAPSHOT,
+                to=to,
+                sender=self.id,
+                term=self.term,
+                snapshot=snapshot,
+                session=progress.session,
+            )
+        )
         return True
 
     def _send_heartbeat(self, to: int, context: bytes) -> None:
@@ -298,7 +308,15 @@ class Raft:
         # Never more than what `to` is known to hold: beyond that its log may be another leader's.
         commit = min(progress.match, self.log.committed)
         self.send(
-            Message(type=MessageType.HEARTBEAT, to=to, sender=self.id, term=self.term, commit=commit, context=context)
+            Message(
+                type=MessageType.HEARTBEAT,
+                to=to,
+                sender=self.id,
+                term=self.term,
+                commit=commit,
+                context=context,
+                session=progress.session,
+            )
         )
         progress.sent_commit = commit
 

@@ -58,6 +58,7 @@ def _tick_leader(raft: Raft) -> None:
         if raft.config.check_quorum:
             leader.check_quorum(raft)
         raft.abort_transfer()  # it had its time
+        _leave_joint_if_due(raft)  # what was dropped because of the transfer
     if raft.role is Role.LEADER and raft.heartbeat_elapsed >= raft.config.heartbeat_ticks:
         raft.heartbeat_elapsed = 0
         raft.broadcast_heartbeat()
@@ -83,7 +84,15 @@ def _answer_older_term(raft: Raft, message: Message) -> None:
         # The leader of an older term cannot bring this node back with votes, since none would disturb it with one.
         # So this answer, whose term deposes it, lets an election take place that takes this node along.
         if raft.config.check_quorum or raft.config.pre_vote:
-            raft.send(Message(type=MessageType.APPEND_RESPONSE, to=message.sender, sender=raft.id, term=raft.term))
+            raft.send(
+                Message(
+                    type=MessageType.APPEND_RESPONSE,
+                    to=message.sender,
+                    sender=raft.id,
+                    term=raft.term,
+                    session=message.session,
+                )
+            )
     elif message.type is MessageType.PRE_VOTE:
         # Else two nodes could wait for each other: one has the newer term, the other the newer log.
         raft.send(
@@ -116,14 +125,15 @@ def _applied_snapshot(raft: Raft, snapshot: Snapshot) -> None:
 
 
 def _applied_to(raft: Raft, index: int, size_bytes: int) -> None:
-    applied = max(index, raft.log.applied)
-    raft.log.applied_to(applied, size_bytes)
-    if raft.tracker.members.auto_leave and applied >= raft.pending_conf_index and raft.role is Role.LEADER:
-        _leave_joint(raft)
+    raft.log.applied_to(max(index, raft.log.applied), size_bytes)
+    _leave_joint_if_due(raft)
 
 
-def _leave_joint(raft: Raft) -> None:
-    """Propose the second half of a joint change. Dropped now, it is tried again whenever something was applied."""
+def _leave_joint_if_due(raft: Raft) -> None:
+    """Let the leader propose the second half of a joint change. Dropped during a transfer, it is tried again after."""
+    due = raft.tracker.members.auto_leave and raft.log.applied >= raft.pending_conf_index
+    if not due or raft.role is not Role.LEADER:
+        return
     try:
         leader.propose(raft, (Entry(0, 0, EntryKind.CONF_CHANGE_V2),))
     except ProposalDroppedError:

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from itertools import count
 
 from engram.log.consensus.quorum import VoteResult, joint_committed_index, joint_vote
 from engram.log.consensus.types import ConfState, InvariantViolation
@@ -83,11 +84,17 @@ class Progress:
     append_paused: bool = False
     """No append until it answers one, or a heartbeat."""
     is_learner: bool = False
+    session: int = 0
+    """Which stay in the cluster this is: a member that was removed and added again may hold nothing of its log."""
 
     @property
     def is_paused(self) -> bool:
         """Whether no append may be sent, not even an empty one."""
         return self.append_paused or self.state is ProgressState.SNAPSHOT
+
+    def is_addressed(self, session: int) -> bool:
+        """Return whether an answer of `session` is about this stay; one that says none is believed."""
+        return session in {0, self.session}
 
     def become_probe(self) -> None:
         """Find out where the logs part, beginning after what is known to match."""
@@ -198,11 +205,17 @@ class Tracker:
     members: Members = field(default_factory=Members)
     progress: dict[int, Progress] = field(default_factory=dict)
     votes: dict[int, bool] = field(default_factory=dict)
+    sessions: Iterator[int] = field(default_factory=lambda: count(1))
 
     def new_progress(self, *, match: int, next_index: int, is_learner: bool) -> Progress:
-        """Return the progress of a member that has not been heard of."""
-        window = Inflights(messages_max=self.inflight_messages_max, bytes_max=self.inflight_bytes_max)
-        return Progress(match=match, next_index=next_index, inflights=window, is_learner=is_learner)
+        """Return the progress of a member that has not been heard of, with a session of its own."""
+        return Progress(
+            match=match,
+            next_index=next_index,
+            inflights=Inflights(messages_max=self.inflight_messages_max, bytes_max=self.inflight_bytes_max),
+            is_learner=is_learner,
+            session=next(self.sessions),
+        )
 
     def ids(self) -> list[int]:
         """Return all members, ascending: an order that depends on nothing else keeps every run repeatable."""

@@ -276,6 +276,8 @@ class Message(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Where a follower that rejects `index` believes that the logs may still agree; its term there is `log_term`."""
     context: bytes = b""
     responses: "tuple[Message, ...]" = ()
+    session: int = 0
+    """Which stay of a member in the cluster an append or its answer belongs to; 0: not said."""
 
 
 RESPONSES = frozenset(

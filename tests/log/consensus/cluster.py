@@ -43,7 +43,7 @@ class Node:
         self.appends: list[Message] = []
         self.applies: list[Message] = []
         self.read_states: list[ReadState] = []
-        self.applied_index = config.applied or storage.first_index() - 1
+        self.applied_index = config.applied
         self.conf_state = storage.initial_state()[1]
         self.covered_index = 0
         """The index of the last snapshot that came in: nothing up to there is applied any more."""
@@ -99,13 +99,17 @@ class Cluster:
     # One move.
 
     def boot(self, node_id: int, storage: MemoryStorage) -> None:
-        """Start a process, for the first time or again, on what its disk holds. It applies all of its log anew."""
+        """Start a process, for the first time or again, on what its disk holds.
+
+        It starts from its snapshot, and applies all that came after that anew.
+        """
         config = Config(
             id=node_id,
             storage=storage,
             rng=self.rng,
             election_ticks=ELECTION_TICKS,
             heartbeat_ticks=1,
+            applied=storage.snapshot().meta.index,
             async_storage_writes=True,
         )
         self.nodes[node_id] = Node(self._configure(config), storage)
@@ -166,12 +170,14 @@ class Cluster:
                 node.conf_state = node.raw.apply_conf_change(change)
         self._release(node, message.responses)
 
-    def compact(self, node_id: int) -> None:
-        """Make a snapshot of what the node has applied, and forget the entries before it."""
+    def compact(self, node_id: int, *, kept: int = 0) -> None:
+        """Make a snapshot of what the node has applied, and forget the entries before it but for the last `kept`."""
         node = self.nodes[node_id]
-        if node.storage.first_index() <= node.applied_index <= node.storage.last_index():
-            node.storage.create_snapshot(node.applied_index, b"", node.conf_state)
-            node.storage.compact(node.applied_index)
+        index, storage = node.applied_index, node.storage
+        if storage.snapshot().meta.index < index <= storage.last_index():
+            storage.create_snapshot(index, b"", node.conf_state)
+        if storage.first_index() <= storage.snapshot().meta.index - kept:
+            storage.compact(storage.snapshot().meta.index - kept)
 
     def step_once(self) -> None:
         """Make the one move that is due: the oldest write, else what is to be applied, else the oldest message."""

@@ -388,6 +388,194 @@ def test_a_node_that_forgot_its_leader_helps_another_to_power() -> None:
     assert cluster[3].leads
 
 
+def forget_and_campaign(cluster: Cluster, *node_ids: int) -> None:
+    """Let nodes do what they do when the connection to their leader breaks; the last of them campaigns."""
+    for node_id in node_ids:
+        cluster.do(node_id, RawNode.forget_leader)
+    cluster.do(node_ids[-1], RawNode.campaign)
+
+
+def test_when_both_followers_lost_their_leader_one_is_elected_without_a_tick() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+    cluster.isolate(1)
+
+    forget_and_campaign(cluster, 2, 3)
+    cluster.settle()
+
+    assert (cluster[3].leads, cluster[3].raft.term, cluster[2].raft.leader_id) == (True, 2, 3)
+
+
+def test_who_alone_lost_the_leader_gets_no_vote_and_follows_again_at_its_next_heartbeat() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+    cluster.cut = {(1, 3), (3, 1)}
+
+    forget_and_campaign(cluster, 3)
+    cluster.settle()
+    assert not answers(cluster, 3)
+    before = cluster[3].raft.role
+    cluster.heal()
+    cluster.pass_time(1)
+
+    assert cluster.leaders == [1]
+    assert [(node.raft.term, node.raft.leader_id) for node in cluster.nodes.values()] == [(1, 1)] * 3
+    assert (before, cluster[3].raft.role) == (Role.PRE_CANDIDATE, Role.FOLLOWER)
+
+
+def test_who_lost_the_leader_first_is_granted_nothing_and_helps_who_loses_it_later() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+    cluster.isolate(1)
+    forget_and_campaign(cluster, 2)
+    cluster.settle()
+    assert cluster[2].raft.role is Role.PRE_CANDIDATE
+
+    forget_and_campaign(cluster, 3)
+    cluster.settle()
+
+    assert (cluster[3].leads, cluster[3].raft.term) == (True, 2)
+
+
+def test_who_lost_the_leader_and_has_the_older_log_falls_back_and_elects_the_other() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+    cluster.isolate(3)
+    cluster.propose(1, b"x")
+    cluster.settle()
+    cluster.heal()
+    cluster.isolate(1)
+
+    forget_and_campaign(cluster, 2, 3)
+    cluster.settle()
+    assert cluster[3].raft.role is Role.PRE_CANDIDATE  # one vote of three is missing, that of the dead one
+    cluster.do(2, RawNode.campaign)
+    cluster.settle()
+
+    assert (cluster[2].leads, cluster[2].raft.term) == (True, 2)
+
+
+def test_a_pre_candidate_that_is_refused_by_most_follows_and_waits_a_whole_time_out() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+    for _ in range(ELECTION_TICKS - 1):
+        cluster.tick(3)
+    forget_and_campaign(cluster, 3)
+
+    for sender in (1, 2):
+        cluster.deliver(Message(type=MessageType.PRE_VOTE_RESPONSE, sender=sender, to=3, term=1, reject=True))
+
+    raft = cluster[3].raft
+    assert (raft.role, raft.term, raft.leader_id, raft.election_elapsed) == (Role.FOLLOWER, 1, NO_NODE, 0)
+
+
+@pytest.mark.parametrize("kind", [MessageType.HEARTBEAT, MessageType.APPEND])
+def test_a_pre_candidate_follows_the_leader_of_its_own_term_again(kind: MessageType) -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+    forget_and_campaign(cluster, 3)
+
+    cluster.deliver(Message(type=kind, sender=1, to=3, term=1))
+
+    assert (cluster[3].raft.role, cluster[3].raft.leader_id, cluster[3].raft.term) == (Role.FOLLOWER, 1, 1)
+
+
+def test_a_pre_vote_that_is_granted_too_late_elects_nobody() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+    forget_and_campaign(cluster, 3)
+    cluster.deliver(Message(type=MessageType.HEARTBEAT, sender=1, to=3, term=1))
+
+    cluster.deliver(Message(type=MessageType.PRE_VOTE_RESPONSE, sender=2, to=3, term=2))
+    cluster.settle()
+
+    assert cluster.leaders == [1]
+    assert {node.raft.term for node in cluster.nodes.values()} == {1}
+
+
+def test_a_pre_vote_that_comes_late_is_no_vote() -> None:
+    cluster = Cluster(5)
+    cluster.do(1, RawNode.campaign)
+    cluster.write(1)
+    for sender in (2, 3):
+        cluster.deliver(Message(type=MessageType.PRE_VOTE_RESPONSE, sender=sender, to=1, term=1))
+    assert cluster[1].raft.role is Role.CANDIDATE
+
+    for sender in (4, 5):
+        cluster.deliver(Message(type=MessageType.PRE_VOTE_RESPONSE, sender=sender, to=1, term=1))
+
+    assert (cluster[1].raft.role, cluster[1].raft.term) == (Role.CANDIDATE, 1)
+    assert cluster[1].raft.tracker.votes == {}
+
+
+def test_a_vote_of_a_lost_election_is_no_pre_vote_for_the_next() -> None:
+    cluster = Cluster(5)
+    cluster.do(1, RawNode.campaign)
+    cluster.write(1)
+    for sender in (2, 3):
+        cluster.deliver(Message(type=MessageType.PRE_VOTE_RESPONSE, sender=sender, to=1, term=1))
+    cluster.do(1, RawNode.campaign)
+    assert cluster[1].raft.role is Role.PRE_CANDIDATE
+
+    for sender in (2, 3, 4):
+        cluster.deliver(Message(type=MessageType.VOTE_RESPONSE, sender=sender, to=1, term=1))
+
+    assert (cluster[1].raft.role, cluster[1].raft.term) == (Role.PRE_CANDIDATE, 1)
+
+
+def test_a_leader_that_steps_down_follows_nobody_in_the_same_term() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+    cluster.propose(1, b"x")
+
+    cluster.do(1, RawNode.step_down)
+
+    raft = cluster[1].raft
+    assert (raft.role, raft.leader_id, raft.term, raft.vote) == (Role.FOLLOWER, NO_NODE, 1, 1)
+    assert not cluster.propose(1, b"y")
+    cluster.messages.clear()
+    for _ in range(ELECTION_TICKS - 1):
+        cluster.tick(1)
+    assert MessageType.HEARTBEAT not in {message.type for message in cluster.messages}
+
+
+def test_a_leader_that_stepped_down_neither_takes_back_what_it_gave_nor_leads_on_acknowledgements() -> None:
+    cluster = Cluster(3, configure=BARE)
+    cluster.elect(1)
+    cluster.propose(1, b"x")
+    cluster.do(1, RawNode.step_down)
+
+    cluster.settle()
+    cluster.deliver(vote(3, 1, term=1))
+    cluster.settle(only=[1])
+
+    assert cluster[1].raft.log.committed == 1
+    assert [answer.reject for answer in answers(cluster, 3)] == [True]
+
+
+def test_the_others_elect_a_leader_when_one_has_stepped_down() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+    cluster.do(1, RawNode.step_down)
+
+    for _ in range(4 * ELECTION_TICKS):
+        for node_id in (2, 3):
+            cluster.tick(node_id)
+        cluster.settle()
+
+    assert cluster.leader.id in {2, 3}
+    assert cluster[1].raft.leader_id == cluster.leader.id
+
+
+def test_only_a_leader_steps_down() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+
+    cluster.do(2, RawNode.step_down)
+
+    assert cluster[2].raft.leader_id == 1
+
+
 def test_a_leader_cannot_forget_itself() -> None:
     cluster = Cluster(3)
     cluster.elect(1)

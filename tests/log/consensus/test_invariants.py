@@ -59,6 +59,14 @@ def probe_with_many(raft: Raft) -> None:
     progress.inflights.add(1, 1)
 
 
+def share_a_session(raft: Raft) -> None:
+    raft.tracker.progress[2].session = raft.tracker.progress[3].session
+
+
+def say_no_session(raft: Raft) -> None:
+    raft.tracker.progress[2].session = 0
+
+
 def forget_a_member(raft: Raft) -> None:
     del raft.tracker.progress[2]
 
@@ -99,6 +107,8 @@ BROKEN = [
     wait_for_no_snapshot,
     send_before_the_snapshot,
     probe_with_many,
+    share_a_session,
+    say_no_session,
     forget_a_member,
     follow_while_leading,
     lead_without_leading,

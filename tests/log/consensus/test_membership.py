@@ -21,7 +21,10 @@ from engram.log.consensus.types import (
     Message,
     MessageType,
     ProposalDroppedError,
+    Snapshot,
+    SnapshotMeta,
     Transition,
+    decode_conf_change,
 )
 from engram.log.storage import MemoryStorage
 from tests.log.consensus.cluster import ELECTION_TICKS, Cluster, options
@@ -185,6 +188,128 @@ def test_a_new_leader_leaves_a_joint_configuration_that_it_finds() -> None:
 
     assert cluster.leader.id != 1
     assert cluster.leader.raft.tracker.members == Members(incoming=frozenset({2, 3, 4}))
+
+
+def found_joint(cluster: Cluster) -> None:
+    """Let all nodes start from a snapshot in the middle of a joint change that is to be left by itself."""
+    state = ConfState(voters=(1, 2), voters_outgoing=(1, 2, 3), learners=(4,), auto_leave=True)
+    for node_id in list(cluster.nodes):
+        storage = MemoryStorage()
+        storage.apply_snapshot(Snapshot(SnapshotMeta(6, 1, state)))
+        storage.set_hard_state(HardState(term=1, commit=6))
+        cluster.boot(node_id, storage)
+
+
+def test_a_new_leader_leaves_a_joint_configuration_that_was_applied_before_once_it_commits_in_its_term() -> None:
+    cluster = Cluster(4)
+    found_joint(cluster)
+    cluster.do(1, RawNode.campaign)
+    while not cluster.leaders:
+        cluster.step_once()
+    assert cluster[1].log() == [(2, 7)]
+    assert members(cluster, 1).is_joint
+
+    cluster.settle()
+    cluster.pass_time(1)
+
+    kinds = [entry.kind for entry in cluster.referee.committed.values()]
+    assert kinds == [EntryKind.NORMAL, EntryKind.CONF_CHANGE_V2]  # nobody but the leader, and once
+    assert [members(cluster, node_id) for node_id in (1, 2, 4)] == [
+        Members(incoming=frozenset({1, 2}), learners=frozenset({4}))
+    ] * 3
+
+
+def test_only_a_leader_leaves_a_joint_configuration() -> None:
+    cluster = Cluster(4)
+    found_joint(cluster)
+    entry = Entry(2, 7, data=b"x")
+
+    cluster.deliver(
+        Message(type=MessageType.APPEND, sender=2, to=1, term=2, index=6, log_term=1, entries=(entry,), commit=7)
+    )
+    cluster.settle(only=[1])
+
+    assert cluster[1].applied_index == 7
+    assert cluster[1].log() == [(2, 7)]
+    assert {message.type for message in cluster.messages} == {MessageType.APPEND_RESPONSE}
+
+
+def test_a_joint_configuration_that_could_not_be_left_during_a_hand_over_is_left_after_it_failed() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+    cluster.isolate(2)
+    change(cluster, Change(ChangeKind.UPDATE, 3), transition=Transition.JOINT_IMPLICIT)
+    cluster.do(1, lambda raw: raw.transfer_leadership(2))
+    cluster.settle()
+    assert members(cluster, 1).is_joint
+
+    cluster.pass_time(ELECTION_TICKS + 1)
+
+    assert cluster.leaders == [1]
+    assert not members(cluster, 1).is_joint
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        ConfChange((Change(ChangeKind.UPDATE, 2),), context=b"address book"),
+        ConfChange((Change(REMOVE, 3),), context=b"address book"),
+        ConfChange((Change(ChangeKind.UPDATE, 2), Change(ChangeKind.UPDATE, 3)), context=b"address book"),
+    ],
+)
+def test_what_the_application_adds_to_a_change_reaches_every_node(sent: ConfChange) -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+
+    cluster.do(1, lambda raw: raw.propose_conf_change(sent))
+    cluster.settle()
+    cluster.pass_time(1)
+
+    for node in cluster.nodes.values():
+        assert node.applied_index >= 2
+        assert decode_conf_change(node.storage.entries(2, 3)[0]) == sent
+
+
+def test_an_update_of_a_member_changes_no_membership_and_needs_no_joint_configuration() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+
+    cluster.do(1, lambda raw: raw.propose_conf_change(ConfChange((Change(ChangeKind.UPDATE, 2),), context=b"book")))
+    cluster.settle()
+
+    assert members(cluster, 1) == Members(incoming=frozenset({1, 2, 3}))
+    assert cluster[1].raft.log.last_index == 2
+
+
+@pytest.mark.parametrize(
+    "unfit",
+    [
+        ConfChange(tuple(Change(REMOVE, node_id) for node_id in (1, 2, 3))),
+        ConfChange(),
+    ],
+)
+def test_a_change_that_does_not_fit_the_membership_is_refused_by_the_leader(unfit: ConfChange) -> None:
+    """Committed, it would stop every node that applies it."""
+    cluster = Cluster(3)
+    cluster.elect(1)
+
+    cluster.do(1, lambda raw: raw.propose_conf_change(unfit))
+    cluster.settle()
+
+    assert [entry.kind for entry in cluster.referee.committed.values()] == [EntryKind.NORMAL] * 2
+
+
+def test_a_joint_configuration_is_not_entered_twice_not_even_by_an_empty_change() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+    change(cluster, Change(REMOVE, 3), transition=Transition.JOINT_EXPLICIT)
+    cluster.settle()
+
+    change(cluster, transition=Transition.JOINT_EXPLICIT)
+    cluster.settle()
+
+    assert members(cluster, 1).is_joint
+    assert cluster[1].raft.log.last_index == 3
 
 
 def test_a_leader_that_is_removed_steps_down() -> None:

@@ -2,12 +2,16 @@
 
 import random
 
+import msgspec
 import pytest
 
 from engram.log.consensus.raft import Config, Role
 from engram.log.consensus.rawnode import RawNode
 from engram.log.consensus.tracker import Inflights, ProgressState
 from engram.log.consensus.types import (
+    Change,
+    ChangeKind,
+    ConfChange,
     ConfState,
     DropReason,
     Entry,
@@ -17,11 +21,18 @@ from engram.log.consensus.types import (
     MessageRefusedError,
     MessageType,
     ProposalDroppedError,
+    Snapshot,
+    SnapshotMeta,
 )
 from engram.log.storage import MemoryStorage
 from tests.log.consensus.cluster import Cluster, options
 
 VOTERS = ConfState(voters=(1, 2, 3))
+
+MESSAGE_BYTES, IN_FLIGHT_BYTES = 512 * 1024, 4 * 1024 * 1024
+NODE_LIMITS = options(
+    max_bytes_per_message=MESSAGE_BYTES, max_inflight_bytes=IN_FLIGHT_BYTES, max_inflight_messages=256
+)
 
 
 def append(
@@ -299,6 +310,15 @@ def test_a_heartbeat_carries_no_commit_index_beyond_what_matches() -> None:
     assert [message.commit for message in to(cluster, 3, MessageType.HEARTBEAT)] == [1]
 
 
+def test_a_heartbeat_tells_a_follower_what_is_committed() -> None:
+    cluster = Cluster(3)
+    cluster.deliver(append(Entry(1, 1), Entry(1, 2), term=1, commit=1))
+
+    cluster.deliver(Message(type=MessageType.HEARTBEAT, sender=2, to=1, term=1, commit=2))
+
+    assert cluster[1].raft.log.committed == 2
+
+
 def test_a_commit_index_beyond_the_log_means_that_the_log_was_lost() -> None:
     with pytest.raises(InvariantViolation, match="was the log lost"):
         Cluster(1).boot(1, stored(Entry(1, 1), term=1, commit=2))
@@ -337,6 +357,85 @@ def test_a_late_acknowledgement_takes_nothing_back() -> None:
 
     assert (progress.match, progress.next_index) == before
     assert progress.state is ProgressState.REPLICATE
+
+
+def answers_of_an_earlier_stay() -> tuple[Cluster, list[Message]]:
+    """Return a cluster whose third member was replaced, in one term, by one with an empty disk; and what is late."""
+    cluster = Cluster(3)
+    cluster.elect(1)
+    cluster.propose(1, b"x")
+    cluster.tick(1)
+    cluster.settle(only=[3])
+    late = [message for message in cluster.messages if message.sender == 3]
+    cluster.messages = [message for message in cluster.messages if message.sender != 3]
+    cluster.isolate(3)
+    cluster.settle()
+    for kind in (ChangeKind.REMOVE, ChangeKind.ADD_LEARNER):
+        cluster.do(1, lambda raw, kind=kind: raw.propose_conf_change(ConfChange((Change(kind, 3),))))  # type: ignore[misc]
+        cluster.settle()
+    cluster.boot(3, MemoryStorage(conf_state=VOTERS))
+    cluster.heal()
+    return cluster, late
+
+
+@pytest.mark.parametrize("kind", [MessageType.APPEND_RESPONSE, MessageType.HEARTBEAT_RESPONSE])
+def test_an_answer_of_an_earlier_stay_in_the_cluster_says_nothing_about_the_present_one(kind: MessageType) -> None:
+    cluster, late = answers_of_an_earlier_stay()
+    progress = cluster[1].raft.tracker.progress[3]
+    progress.recent_active = False
+    before = (progress.match, progress.next_index, progress.append_paused, progress.recent_active)
+    answers = [message for message in late if message.type is kind]
+    assert answers
+
+    for message in answers:
+        cluster.deliver(message)
+
+    assert (progress.match, progress.next_index, progress.append_paused, progress.recent_active) == before
+
+
+def test_a_member_that_comes_back_with_an_empty_disk_gets_the_whole_log_whatever_is_late() -> None:
+    cluster, late = answers_of_an_earlier_stay()
+    for message in late:
+        cluster.deliver(message)
+
+    cluster.pass_time(5)
+
+    assert cluster[3].log() == cluster[1].log()
+    assert cluster[1].raft.tracker.progress[3].state is ProgressState.REPLICATE
+
+
+def test_an_answer_brings_back_the_session_of_what_it_answers() -> None:
+    cluster = Cluster(3)
+    cluster.boot(1, stored(Entry(1, 1), Entry(1, 2), term=3, commit=1))
+    snapshot = Snapshot(SnapshotMeta(1, 1, VOTERS))
+    messages = [
+        append(term=3, index=2, log_term=1),
+        append(term=3, index=0, log_term=0),  # below the commit index
+        append(term=3, index=2, log_term=2),  # rejected
+        append(term=2, index=2, log_term=1),  # of an older term
+        Message(type=MessageType.HEARTBEAT, sender=2, to=1, term=3),
+        Message(type=MessageType.HEARTBEAT, sender=2, to=1, term=2),
+        Message(type=MessageType.SNAPSHOT, sender=2, to=1, term=3, snapshot=snapshot),
+    ]
+
+    for session, message in enumerate(messages, start=11):
+        cluster.deliver(msgspec.structs.replace(message, session=session))
+    while cluster[1].appends:
+        cluster.write(1)
+
+    assert sorted(message.session for message in cluster.messages) == list(range(11, 18))
+
+
+def test_an_answer_that_says_no_session_is_believed() -> None:
+    """It comes from a version that knew none."""
+    cluster = Cluster(3)
+    cluster.elect(1)
+    cluster.propose(1, b"x")
+
+    cluster[2].storage.append([Entry(1, 2, data=b"x")])
+    cluster.deliver(Message(type=MessageType.APPEND_RESPONSE, sender=2, to=1, term=1, index=2))
+
+    assert cluster[1].raft.tracker.progress[2].match == 2
 
 
 def test_a_follower_is_probed_at_most_once_for_each_term_of_its_log() -> None:
@@ -397,6 +496,44 @@ def test_a_window_of_lost_appends_is_found_out_after_a_heartbeat() -> None:
     cluster.pass_time(2)
 
     assert cluster[2].log() == cluster[3].log() == cluster[1].log()
+
+
+def test_a_follower_that_is_slow_slows_down_nobody_else() -> None:
+    """With the limits of a node, and more than fits the window of the follower that does not answer."""
+    cluster = Cluster(3, configure=NODE_LIMITS)
+    cluster.elect(1)
+    for number in range(200):
+        assert cluster.propose(1, bytes(64 * 1024))
+        if number % 20 == 0:
+            cluster.tick(1)
+        cluster.settle(only=[1, 2])
+        assert cluster[1].raft.log.committed == number + 2
+    waiting = to(cluster, 3, MessageType.APPEND)
+
+    assert sum(len(entry.data) for message in waiting for entry in message.entries) == IN_FLIGHT_BYTES
+    assert len(to(cluster, 3, MessageType.HEARTBEAT)) == 10
+    largest = 0
+    while cluster[3].raft.log.last_index < 201:
+        cluster.settle(only=[3])
+        cluster.settle(only=[1])
+        sizes = [sum(len(entry.data) for entry in message.entries) for message in to(cluster, 3, MessageType.APPEND)]
+        assert sum(sizes) <= IN_FLIGHT_BYTES + MESSAGE_BYTES
+        largest = max(largest, *sizes, 0)
+    assert 7 * 64 * 1024 <= largest <= MESSAGE_BYTES
+
+
+def test_a_window_of_many_small_appends_is_full_when_they_are_256() -> None:
+    cluster = Cluster(3, configure=NODE_LIMITS)
+    cluster.elect(1)
+
+    for _ in range(300):
+        cluster.propose(1, b"x")
+        cluster.settle(only=[1, 2])
+
+    sent = to(cluster, 3, MessageType.APPEND)
+    assert sum(bool(message.entries) for message in sent) == 256
+    assert len(sent) < 2 * 256  # the others only say what is committed
+    assert cluster[1].raft.log.committed == 301
 
 
 def test_sending_into_a_full_window_is_a_bug() -> None:
@@ -468,6 +605,29 @@ def test_a_leader_drops_proposals_when_too_much_is_uncommitted_and_takes_them_ag
     cluster.settle()
 
     assert cluster.propose(1, b"x" * 100)
+
+
+def test_what_is_proposed_together_is_sent_together_and_keeps_its_order() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+
+    cluster.do(1, lambda raw: raw.propose(b"a", b"b", b"c"))
+    sent = [[entry.data for entry in message.entries] for message in to(cluster, 2, MessageType.APPEND)]
+    cluster.settle()
+
+    assert sent == [[b"a", b"b", b"c"]]
+    assert [cluster.referee.committed[index].data for index in (2, 3, 4)] == [b"a", b"b", b"c"]
+
+
+def test_what_is_proposed_together_is_dropped_together() -> None:
+    cluster = Cluster(3, configure=options(max_uncommitted_bytes=100))
+    cluster.elect(1)
+    cluster.propose(1, b"x" * 90)
+
+    with pytest.raises(ProposalDroppedError):
+        cluster[1].raw.propose(b"a" * 5, b"b" * 6)
+
+    assert cluster[1].raft.log.last_index == 2
 
 
 def test_a_single_proposal_may_exceed_the_limit() -> None:

@@ -58,6 +58,7 @@ class BadDay:
             (3, self.change_members),
             (3, self.report),
             (3, self.forget),
+            (1, self.step_down),
         ]
 
     def run(self, moves: int) -> None:
@@ -117,7 +118,7 @@ class BadDay:
         self.cluster.heal()
 
     def compact(self) -> None:
-        self.cluster.compact(self.someone())
+        self.cluster.compact(self.someone(), kept=self.rng.choice([0, 0, 2, 10]))
 
     def transfer(self) -> None:
         to = self.someone()
@@ -145,6 +146,9 @@ class BadDay:
 
     def forget(self) -> None:
         self.cluster.do(self.someone(), RawNode.forget_leader)
+
+    def step_down(self) -> None:
+        self.cluster.do(self.someone(), RawNode.step_down)
 
     def check_reads(self) -> None:
         for node in self.cluster.nodes.values():

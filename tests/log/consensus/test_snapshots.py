@@ -15,7 +15,7 @@ from engram.log.consensus.types import (
     SnapshotMeta,
 )
 from engram.log.storage import MemoryStorage, SnapshotTemporarilyUnavailableError
-from tests.log.consensus.cluster import Cluster
+from tests.log.consensus.cluster import ELECTION_TICKS, Cluster
 
 VOTERS = ConfState(voters=(1, 2, 3))
 
@@ -219,6 +219,79 @@ def test_an_acknowledgement_from_before_the_log_begins_does_not_end_the_wait_for
     assert (before, progress.state) == (ProgressState.SNAPSHOT, ProgressState.REPLICATE)
 
 
+def with_window(held: int) -> Cluster:
+    """Return a cluster whose leader, node 1, has a snapshot at entry 9 and still the entries from 5 on.
+
+    The third node holds `held` entries.
+    """
+    cluster = Cluster(3)
+    cluster.elect(1)
+    for number in range(2, 10):
+        if number > held:
+            cluster.isolate(3)
+        cluster.propose(1, b"%d" % number)
+        cluster.settle()
+    cluster.compact(1, kept=5)
+    assert (cluster[1].storage.first_index(), cluster[1].storage.snapshot().meta.index) == (5, 9)
+    cluster.isolate(3)
+    cluster.propose(1, b"after")
+    cluster.settle()
+    assert cluster[3].raft.log.last_index == held
+    return cluster
+
+
+def sent_to_third(cluster: Cluster) -> set[MessageType]:
+    """Let the third node catch up, and return what kinds of messages it took."""
+    kinds = set()
+    for _ in range(3):
+        cluster.tick(1)
+        while cluster.messages or cluster[3].appends:
+            kinds |= {message.type for message in cluster.messages if message.to == 3}
+            cluster.step_once()
+    return kinds
+
+
+@pytest.mark.parametrize(("held", "needs_snapshot"), [(3, True), (4, False), (6, False), (9, False)])
+def test_only_who_needs_entries_older_than_the_kept_ones_gets_a_snapshot(held: int, *, needs_snapshot: bool) -> None:
+    """Entries may be kept from before the snapshot: then they, and not the snapshot, are what a follower is sent."""
+    cluster = with_window(held)
+    cluster.heal()
+
+    kinds = sent_to_third(cluster)
+
+    assert (MessageType.SNAPSHOT in kinds) is needs_snapshot
+    assert cluster[3].raft.log.last_index == cluster[3].applied_index == 10
+    assert cluster[3].storage.first_index() == (10 if needs_snapshot else 1)
+
+
+@pytest.mark.parametrize(("acknowledged", "state"), [(3, ProgressState.SNAPSHOT), (4, ProgressState.REPLICATE)])
+def test_an_acknowledgement_that_reaches_the_kept_entries_ends_the_wait_for_a_snapshot(
+    acknowledged: int, state: ProgressState
+) -> None:
+    cluster = with_window(held=1)
+    cluster.heal()
+    progress = waiting_for_snapshot(cluster)
+    cluster.messages.clear()
+
+    cluster.deliver(Message(type=MessageType.APPEND_RESPONSE, sender=3, to=1, term=1, index=acknowledged))
+
+    assert progress.state is state
+    sent = [entry.index for message in cluster.messages for entry in message.entries]
+    assert sent == ([] if state is ProgressState.SNAPSHOT else [5, 6, 7, 8, 9, 10])
+
+
+def test_a_restart_on_entries_from_before_the_snapshot_hands_out_only_what_came_after_it() -> None:
+    cluster = with_window(held=9)
+
+    cluster.crash(1)
+    assert cluster[1].applied_index == cluster[1].raft.log.applied == 9
+    cluster.heal()
+    cluster.pass_time(3 * ELECTION_TICKS)
+
+    assert cluster[1].log()[0] == (1, 5)
+    assert cluster[1].applied_index == cluster.leader.applied_index == 11
+
+
 def test_a_snapshot_message_without_a_snapshot_changes_nothing() -> None:
     cluster = Cluster(3)
 
@@ -237,18 +310,23 @@ def test_a_late_rejection_does_not_disturb_the_wait_for_a_snapshot() -> None:
 
 
 class Unready(MemoryStorage):
-    """Its snapshot is being made."""
+    """Its snapshot may be one that is still being made."""
+
+    is_ready = True
 
     def snapshot(self) -> Snapshot:
-        raise SnapshotTemporarilyUnavailableError
+        if not self.is_ready:
+            raise SnapshotTemporarilyUnavailableError
+        return super().snapshot()
 
 
 @pytest.mark.parametrize("ready", [True, False])
 def test_a_snapshot_that_is_not_ready_is_asked_for_again(*, ready: bool) -> None:
-    storage = MemoryStorage() if ready else Unready()
+    storage = Unready()
     storage.apply_snapshot(Snapshot(SnapshotMeta(6, 1, VOTERS)))
     cluster = Cluster(3)
     cluster.boot(1, storage)
+    storage.is_ready = ready
     cluster.elect(1)
 
     cluster.pass_time(3)
