@@ -7,6 +7,8 @@
 # make property         the property tests, long
 # make crash            kill -9 a server under load, 20 rounds
 # make drill-forgetting delete, then look for the text in every file
+# make drill            hurt a cluster under load in every way that it has to stand, and plot how soon it writes again
+# make cluster          three nodes in containers: build, form the cluster, verify it, take it down (needs Docker)
 # make bench            measure, and write benchmarks/results/
 # make recall           measure how well memories are found, where the data is at hand
 # make pins             write requirements/*.txt anew from pyproject.toml
@@ -27,10 +29,10 @@ export OPENBLAS_NUM_THREADS := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup serve test verify format-check lint types imports coverage bench-once fix property crash \
-	drill-forgetting bench recall pins clean
+	drill-forgetting drill cluster bench recall pins clean
 
 help:
-	@sed -n '3,13s/^# //p' Makefile
+	@sed -n '3,15s/^# //p' Makefile
 
 setup: $(VENV)/dev.stamp
 
@@ -88,7 +90,7 @@ bench-once: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.bench_transport --quick
 
 coverage: $(VENV)/dev.stamp
-	$(BIN)/python -m coverage run -m pytest $(ARGS)
+	CONTAINERS=1 $(BIN)/python -m coverage run -m pytest $(ARGS)
 	$(BIN)/python -m coverage report
 
 fix: $(VENV)/dev.stamp
@@ -103,6 +105,12 @@ crash: $(VENV)/dev.stamp
 
 drill-forgetting: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest --timeout=0 tests/drills/test_forgetting.py $(ARGS)
+
+drill: $(VENV)/bench.stamp
+	$(BIN)/python -m tests.cluster.drill $(ARGS)
+
+cluster:
+	@scripts/cluster-try.sh
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.bench_http $(ARGS)

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.timing import Result, Timing, describe_machine, summarize
+from engram.log.codec import Hello, Welcome
 from engram.log.consensus.types import Entry, Message, MessageType
 from engram.log.handshake import Identity
 from engram.log.peer import BATCH_BYTES_MAX
@@ -38,7 +39,35 @@ QUEUED_MESSAGES_MAX, QUEUED_BYTES_MAX = 512, 4 * 1024 * 1024
 """Half of what an outbox takes."""
 
 
-class Caller:
+class _Alone:
+    """What a node of two that need no introduction, and no snapshots, has to say."""
+
+    async def greeted(self, hello: Hello) -> bool:  # noqa: ARG002  there is only one
+        return True
+
+    def welcomed(self, node_id: int, welcome: Welcome) -> None:
+        """Learn nothing."""
+
+    def store_of(self, node_id: int) -> str:  # noqa: ARG002  none is known
+        return ""
+
+    async def snapshot_offered(self, message: Message) -> int:
+        raise NotImplementedError(message)
+
+    async def snapshot_rows(self, entries: Sequence[Entry]) -> None:
+        raise NotImplementedError(entries)
+
+    async def snapshot_arrived(self, message: Message) -> None:
+        raise NotImplementedError(message)
+
+    async def snapshot_read(self, after: int, up_to: int) -> Sequence[Entry]:
+        raise NotImplementedError(after, up_to)
+
+    def snapshot_sent(self, node_id: int, *, ok: bool) -> None:
+        raise NotImplementedError(node_id, ok)
+
+
+class Caller(_Alone):
     """The node that measures: lets answers be waited for."""
 
     def __init__(self) -> None:
@@ -53,11 +82,8 @@ class Caller:
     def unreachable(self, node_id: int) -> None:
         sys.exit(f"messages to node {node_id} were dropped")
 
-    def stranger(self, node_id: int, address: str) -> bool:  # noqa: ARG002  there is only one
-        return True
 
-
-class Echo:
+class Echo(_Alone):
     """The other node: answers each VOTE, and only those."""
 
     def __init__(self) -> None:
@@ -78,8 +104,8 @@ class Echo:
     def unreachable(self, node_id: int) -> None:
         """Leave it to the parent, who ends this process."""
 
-    def stranger(self, node_id: int, address: str) -> bool:
-        self.transport.add_peer(node_id, address)
+    async def greeted(self, hello: Hello) -> bool:
+        self.transport.add_peer(hello.sender, hello.address)
         return True
 
 
@@ -104,7 +130,9 @@ def main(arguments: Sequence[str]) -> int:
 def make_transport(node_id: int, listener: Caller | Echo, port: int = 0) -> Transport:
     """Return a node of the measured cluster."""
     address = f"{HOST}:{port}"
-    identity = Identity(cluster_id="benchmark", node_id=node_id, boot_epoch=1, address=address)
+    identity = Identity(
+        cluster_id="benchmark", node_id=node_id, boot_epoch=1, address=address, store_id=str(node_id), http_address=""
+    )
     return Transport(identity, listen=address, listener=listener, rng=random.Random(node_id))
 
 

@@ -1,7 +1,7 @@
 """An HTTP/1.1 client that costs little, because it shares the machine with the server that it measures.
 
 One connection, kept alive, one request at a time; requests are bytes made beforehand. It reads the status, the
-headers and a body by Content-Length, which is all that engram sends.
+headers and a body by Content-Length, which is all that engram sends, or in chunks, which etcd sends.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import msgspec
 
 HEAD_END = b"\r\n\r\n"
 LENGTH = b"\r\ncontent-length:"
+CHUNKED = b"\r\ntransfer-encoding: chunked\r\n"
 
 
 class Answer(NamedTuple):
@@ -110,9 +111,27 @@ def _parse(received: bytearray) -> Answer | None:
     if end < 0:
         return None
     head = bytes(received[: end + 2])
-    at = head.lower().find(LENGTH)
+    body = _body(received, head.lower(), end + len(HEAD_END))
+    return None if body is None else Answer(int(head[9:12]), head, body)
+
+
+def _body(received: bytearray, head: bytes, start: int) -> bytes | None:
+    at = head.find(LENGTH)
+    if at < 0 and CHUNKED in head:
+        return _chunks(received, start)
     length = int(head[at + len(LENGTH) : head.index(b"\r\n", at + 2)]) if at >= 0 else 0
-    start = end + len(HEAD_END)
-    if len(received) < start + length:
-        return None
-    return Answer(int(head[9:12]), head, bytes(received[start : start + length]))
+    return None if len(received) < start + length else bytes(received[start : start + length])
+
+
+def _chunks(received: bytearray, start: int) -> bytes | None:
+    """Return the body that stands there in chunks, each behind its size in hexadecimal; the last has none."""
+    body = bytearray()
+    while (end := received.find(b"\r\n", start)) >= 0:
+        size = int(received[start:end], 16)
+        start = end + 2 + size + 2
+        if len(received) < start:
+            return None
+        if size == 0:
+            return bytes(body)
+        body += received[end + 2 : end + 2 + size]
+    return None

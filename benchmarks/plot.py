@@ -1,10 +1,11 @@
-"""The picture of a run, where matplotlib is installed (`make bench` installs it)."""
+"""The pictures of a run, where matplotlib is installed (`make bench` installs it)."""
 
 import importlib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.comparison import OURS, THEIRS, Compared
 from benchmarks.timing import Result
 
 
@@ -25,5 +26,29 @@ def draw(results: Sequence[Result], path: Path) -> str:
     axes.set_xlabel("milliseconds, as the client sees them")
     axes.grid(axis="x", which="both", alpha=0.3)
     axes.legend()
+    figure.savefig(path, dpi=120)
+    return f" and {path.name}"
+
+
+def draw_comparison(comparison: Sequence[Compared], path: Path) -> str:
+    """Draw both systems' rates and latencies into `path`; return the addition to the line that says what was written."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return ""
+    shown = ("per s", "p50 ms", "p99 ms")
+    figure = importlib.import_module("matplotlib.figure").Figure(figsize=(14, 6), layout="constrained")
+    for axes, unit in zip(figure.subplots(1, len(shown), sharey=False), shown, strict=True):
+        lines = [line for line in comparison if line.unit == unit]
+        places = range(len(lines))
+        for offset, name, values in (
+            (-0.2, OURS, [line.ours for line in lines]),
+            (0.2, THEIRS, [line.theirs or 0 for line in lines]),
+        ):
+            bars = axes.barh([place + offset for place in places], values, height=0.4, label=name)
+            axes.bar_label(bars, fmt="%.3g", padding=2, fontsize=7)
+        axes.set_yticks(places, [f"{line.question}:\n{line.case}" for line in lines], fontsize=7)
+        axes.invert_yaxis()
+        axes.set_xscale("log")
+        axes.set_xlabel({"per s": "messages a second"}.get(unit, unit))
+        axes.legend()
     figure.savefig(path, dpi=120)
     return f" and {path.name}"

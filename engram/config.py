@@ -5,16 +5,16 @@ because that is what `${NAME:-}` in a compose file makes of a name that is not t
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from dotenv.parser import parse_stream
 
 from engram import settings
 from engram.errors import ConfigError
-from engram.settings import OLD_NAMES, OUR_PREFIX, SETTINGS, LogFormat, LogLevel, Setting
+from engram.settings import OLD_NAMES, OUR_PREFIX, SETTINGS, Address, LogFormat, LogLevel, Setting
 
 T = TypeVar("T")
 
@@ -28,6 +28,17 @@ MEBIBYTE = 1024 * 1024
 
 ANY_HOSTS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
 """Addresses that bind all interfaces, and so tell a peer nothing."""
+
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+
+CLUSTER_SETTINGS: Sequence[Setting[Any]] = (
+    settings.RAFT_ADDR,
+    settings.RAFT_ADVERTISE_ADDR,
+    settings.ADVERTISE_ADDR,
+    settings.CLUSTER_PEERS,
+    settings.CLUSTER_HTTP_PEERS,
+)
+"""What a node without NODE_ID has no use for."""
 
 RESEMBLANCE = 0.85
 """How close a name in `.env` must be to one of ours before it is taken for a typo: 1 is equal."""
@@ -60,6 +71,18 @@ class Config:
     heartbeat_ms: int
     election_ms: int
     write_timeout_s: float
+    node_id: int | None
+    """None: a node of its own, in no cluster, and the five below are empty."""
+    raft_bind: Address | None
+    """Where its log listens."""
+    raft_address: str
+    """host:port where the other nodes reach its log."""
+    http_address: str
+    """host:port where clients reach it: what other nodes redirect them to while it leads."""
+    peers: Mapping[int, str]
+    """host:port of the other nodes' logs, by node id."""
+    http_peers: Mapping[int, str]
+    """host:port where clients reach the other nodes, by node id."""
     log_level: LogLevel
     log_format: LogFormat
     warnings: tuple[str, ...]
@@ -76,6 +99,7 @@ class Config:
         bind = reader.take(settings.BIND_ADDR)
         data_dir = reader.take(settings.DATA_DIR)
         embedder = _embedder(reader)
+        member = _member(reader, bind)
         config = cls(
             bind_host=bind.host,
             bind_port=bind.port,
@@ -96,12 +120,18 @@ class Config:
             heartbeat_ms=reader.take(settings.HEARTBEAT_MS),
             election_ms=reader.take(settings.ELECTION_MS),
             write_timeout_s=reader.take(settings.WRITE_TIMEOUT_MS) / 1000,
+            node_id=member.node_id,
+            raft_bind=member.bind,
+            raft_address=member.address,
+            http_address=member.http_address,
+            peers=member.peers,
+            http_peers=member.http_peers,
             log_level=reader.take(settings.LOG_LEVEL),
             log_format=reader.take(settings.LOG_FORMAT),
             warnings=(),
         )
         _check_pairs(reader)
-        _check_cluster(reader)
+        _check_redis(reader)
         return replace(config, warnings=reader.finish())
 
 
@@ -227,8 +257,8 @@ def _dimension(reader: _Reader, embedder: Embedder) -> int:
 def _check_pairs(reader: _Reader) -> None:
     heartbeat_ms, election_ms = reader.take(settings.HEARTBEAT_MS), reader.take(settings.ELECTION_MS)
     reader.check(
-        heartbeat_ms < election_ms,
-        f"ENGRAM_ELECTION_MS is {election_ms}: it must be above ENGRAM_HEARTBEAT_MS, which is {heartbeat_ms}",
+        election_ms >= 2 * heartbeat_ms,
+        f"ENGRAM_ELECTION_MS is {election_ms}: it must be twice ENGRAM_HEARTBEAT_MS, which is {heartbeat_ms}, or more",
     )
     threshold = reader.take(settings.CONSOLIDATION_THRESHOLD)
     window = reader.take(settings.CONSOLIDATION_TARGET_WINDOW)
@@ -238,20 +268,91 @@ def _check_pairs(reader: _Reader) -> None:
     )
 
 
-def _check_cluster(reader: _Reader) -> None:
-    """Check what a cluster needs, and refuse what this version cannot do instead of quietly running alone."""
-    node_id, bind = reader.take(settings.NODE_ID), reader.take(settings.RAFT_ADDR)
-    advertised = reader.take(settings.RAFT_ADVERTISE_ADDR)
-    for setting in (settings.CLUSTER_PEERS, settings.CLUSTER_HTTP_PEERS):
-        reader.take(setting)
-    reader.check(node_id is None, "NODE_ID is set: clustering is not available in this version; unset it to run alone")
-    reader.check(node_id is None or reader.given(settings.RAFT_ADDR), "NODE_ID is set: it needs RAFT_ADDR")
-    for address in filter(None, (advertised, bind if advertised is None else None)):
-        reader.check(
-            address.host not in ANY_HOSTS,
-            f"{address} tells other nodes nothing: RAFT_ADVERTISE_ADDR must name an address that they can reach",
+def _check_redis(reader: _Reader) -> None:
+    if reader.take(settings.REDIS_URL) is not None:
+        reader.warnings.append(
+            "REDIS_URL is set: this version serves short-term memory from its embedded store; Redis is not used"
         )
-    reader.check(
-        not reader.given(settings.REDIS_URL),
-        "REDIS_URL is set: this version serves short-term memory from its embedded store and would not use Redis",
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Member:
+    """What a node is to its cluster; of one that is in none, all is empty."""
+
+    node_id: int | None = None
+    bind: Address | None = None
+    address: str = ""
+    http_address: str = ""
+    peers: Mapping[int, str] = field(default_factory=dict)
+    http_peers: Mapping[int, str] = field(default_factory=dict)
+
+
+def _member(reader: _Reader, http_bind: Address) -> _Member:
+    for setting in CLUSTER_SETTINGS:
+        reader.take(setting)  # what is malformed is said even where nothing uses it
+    if not reader.given(settings.NODE_ID):
+        reader.warnings.extend(
+            f"{setting.name} is set, but NODE_ID is not: the node runs alone and does not use it"
+            for setting in CLUSTER_SETTINGS
+            if reader.given(setting)
+        )
+        return _Member()
+    node_id, bind = reader.take(settings.NODE_ID), reader.take(settings.RAFT_ADDR)
+    address = _raft_address(reader)
+    http_address = _http_address(reader, node_id, http_bind, address)
+    return _Member(
+        node_id=node_id,
+        bind=bind,
+        address=str(address or ""),
+        http_address=str(http_address or ""),
+        peers=_others(reader, settings.CLUSTER_PEERS, node_id, address),
+        http_peers=_others(reader, settings.CLUSTER_HTTP_PEERS, node_id, http_address),
     )
+
+
+def _raft_address(reader: _Reader) -> Address | None:
+    """Return where other nodes reach this one's log; None is a problem that has been noted."""
+    reader.check(reader.given(settings.RAFT_ADDR), "NODE_ID is set: it needs RAFT_ADDR")
+    address = reader.take(settings.RAFT_ADVERTISE_ADDR) or reader.take(settings.RAFT_ADDR)
+    reader.check(
+        address is None or address.host not in ANY_HOSTS,
+        f"{address} tells other nodes nothing: RAFT_ADVERTISE_ADDR must name an address that they can reach",
+    )
+    return address
+
+
+def _http_address(reader: _Reader, node_id: int | None, bind: Address, raft: Address | None) -> Address | None:
+    """Return where clients reach this node: what is said, else the address it binds, else that of its log."""
+    said = reader.take(settings.ADVERTISE_ADDR) or reader.take(settings.CLUSTER_HTTP_PEERS).get(node_id or 0)
+    if said is None:
+        reader.check(
+            bind.port != 0, "ENGRAM_BIND_ADDR has port 0: ENGRAM_ADVERTISE_ADDR must say where clients reach it"
+        )
+        if bind.host in LOOPBACK_HOSTS and raft is not None and raft.host not in LOOPBACK_HOSTS:
+            reader.warnings.append(
+                f"clients are redirected to {bind}, which only this machine reaches: set ENGRAM_ADVERTISE_ADDR"
+            )
+        if bind.host not in ANY_HOSTS:
+            return bind
+        return Address(raft.host, bind.port) if raft is not None else None
+    reader.check(
+        said.host not in ANY_HOSTS,
+        f"{said} tells clients nothing: ENGRAM_ADVERTISE_ADDR must name an address that they can reach",
+    )
+    return said
+
+
+def _others(
+    reader: _Reader, setting: Setting[dict[int, Address]], node_id: int | None, own: Address | None
+) -> Mapping[int, str]:
+    """Return the addresses of the other nodes in `setting`; this node may be listed, with the address it announces."""
+    nodes = reader.take(setting)
+    for other, address in nodes.items():
+        if other == node_id:
+            reader.check(own in {None, address}, f"{setting.name} has this node at {address}, but it announces {own}")
+        else:
+            reader.check(address != own, f"{setting.name} has node {other} at {address}, which is this node's own")
+            reader.check(
+                address.host not in ANY_HOSTS, f"{setting.name} has node {other} at {address}: nobody is there"
+            )
+    return {other: str(address) for other, address in nodes.items() if other != node_id}

@@ -4,15 +4,18 @@ EngramError
     RequestError                  fix the request; nothing was written
         InvalidError              a value is malformed or out of range
         NotFoundError             the session, message or fact is unknown
-        ConflictError             the id is taken by something else
+        ConflictError             something else is there already: the id, the cluster, a change under way
         TooLargeError             over a limit
     UnavailableError              retry, here or elsewhere; nothing was written
         NoLeaderError             no leader is known
+            HandingOverError      this node leads, and is handing that over
         NotLeaderError            another node leads
         OverloadedError           a bounded queue is full
         NotReadyError             the node has not caught up yet, or a dependency is away
+        TransferError             the node that was to lead did not take over
         NotClusteredError         the node runs standalone
     TimedOutError                 the outcome is unknown; retry with the same id
+        CatchUpError              a learner has joined, but lacks entries; retry to wait on
     FatalError                    stop the node
         CorruptionError           stored bytes are not what was written
         StorageError              the disk failed
@@ -51,7 +54,7 @@ class NotFoundError(RequestError):
 
 
 class ConflictError(RequestError):
-    """The id is taken by something else: code `message_conflict`, `message_deleted`, `fact_conflict`, ..."""
+    """Something else is there already: code `message_conflict`, `message_deleted`, `membership_change_pending`, ..."""
 
     def __init__(self, detail: str, *, code: str) -> None:
         super().__init__(detail)
@@ -81,6 +84,10 @@ class NoLeaderError(UnavailableError):
     code = "no_leader"
 
 
+class HandingOverError(NoLeaderError):
+    """This node is handing its leadership over: in a moment another one leads."""
+
+
 class NotLeaderError(UnavailableError):
     """Another node leads."""
 
@@ -103,6 +110,12 @@ class NotReadyError(UnavailableError):
     code = "not_ready"
 
 
+class TransferError(UnavailableError):
+    """The node that was to lead did not take over in time; whoever led before may lead on."""
+
+    code = "transfer_failed"
+
+
 class NotClusteredError(UnavailableError):
     """The node runs standalone."""
 
@@ -113,6 +126,12 @@ class TimedOutError(EngramError):
     """The outcome of a write is unknown. Retrying with the same id is safe."""
 
     code = "outcome_unknown"
+
+
+class CatchUpError(TimedOutError):
+    """A node is a learner now, but does not have the whole log yet. The message says how far it is."""
+
+    code = "catch_up_pending"
 
 
 class FatalError(EngramError):

@@ -71,7 +71,6 @@ class Metrics:
     def __init__(self, *, version: str) -> None:
         self.registry = CollectorRegistry()
         self._read_state: Callable[[], Awaitable[NodeState]] | None = None
-        self._leadership = (0, False)
         self._declare_memory()
         self._declare_log()
         self._declare_node(version)
@@ -125,6 +124,14 @@ class Metrics:
         self.raft_is_leader = Gauge("engram_raft_is_leader", "1 on the leader, else 0.", registry=registry)
         self.raft_leader_changes_total = Counter(
             "engram_raft_leader_changes_total", "Elections whose outcome this node has seen.", registry=registry
+        )
+        self.snapshot_build_total = Counter(
+            "engram_snapshot_build_total", "Snapshots of this node's own: its base moved.", registry=registry
+        )
+        self.snapshot_install_total = Counter(
+            "engram_snapshot_install_total",
+            "Snapshots of another node that took the place of the log.",
+            registry=registry,
         )
         self.snapshot_last_index = Gauge(
             "engram_snapshot_last_index", "Index of the newest snapshot.", registry=registry
@@ -212,11 +219,18 @@ class Metrics:
         """Count work that was given up for one message."""
         self.work_abandoned_total.labels(work).inc()
 
-    def led(self, term: int, *, is_leader: bool) -> None:
-        """Note who leads; another term or role than last time is a change."""
-        if (term, is_leader) != self._leadership:
-            self._leadership = (term, is_leader)
+    def led_by(self, leader_id: int) -> None:
+        """Count an election that this node has seen the outcome of; 0 only says that the leader is lost."""
+        if leader_id:
             self.raft_leader_changes_total.inc()
+
+    def snapshot_built(self) -> None:
+        """Count a snapshot of this node's own."""
+        self.snapshot_build_total.inc()
+
+    def snapshot_installed(self) -> None:
+        """Count a snapshot that another node sent."""
+        self.snapshot_install_total.inc()
 
     async def scrape(self, accept: str = "") -> Exposition:
         """Return all values as they are now, in the form that the Accept header asks for."""
@@ -230,7 +244,6 @@ class Metrics:
         return Exposition(encode(self.registry), content_type)
 
     def _show(self, state: NodeState) -> None:
-        self.led(state.term, is_leader=state.is_leader)
         self.raft_term.set(state.term)
         self.raft_commit_index.set(state.commit_index)
         self.raft_applied_index.set(state.applied_index)

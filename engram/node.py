@@ -4,8 +4,11 @@ Nothing is decided here but wiring. A node is one asyncio loop; a part that fail
 needed and each continues where it was after a restart.
 
 Start: the log (which checks its file), the projections (which go on at their applied index), the Raft replica (a
-cluster of one elects itself at once), HTTP, background tasks. Stop, in reverse: HTTP finishes what is in flight, the
-replica writes what it has, the projector folds it, the files are closed.
+cluster of one elects itself at once), HTTP, background tasks. Stop, in reverse: a leader hands over, HTTP finishes what
+is in flight, the replica writes what it has, the projector folds it, the files are closed.
+
+Projections are kept on every node. Workers, which write what a model makes of a message, run on the leader alone: their
+work is a query over the projections, so a new leader's go on where the old one's were.
 """
 
 import asyncio
@@ -15,10 +18,7 @@ import random
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from engram import __version__
@@ -29,27 +29,21 @@ from engram.api.server import HttpServer
 from engram.api.services import Dependency, Services
 from engram.clock import Clock, SystemClock
 from engram.config import Config
-from engram.errors import ConfigError, FatalError, NotReadyError, first_of
+from engram.errors import ConfigError, FatalError, first_of
+from engram.foundation import Foundation, open_foundation
 from engram.inference.builtin import BuiltinEmbedder
 from engram.inference.embedder import LocalEmbedder, RemoteEmbedder
 from engram.inference.openai_embedder import OpenAIEmbedder
 from engram.inference.tokens import TokenCounter
-from engram.log.replica import Observer, Options, Replica
-from engram.log.sqlite import SqliteLog
 from engram.metrics import Metrics, NodeState, watch_loop_lag
 from engram.projections.eraser import Eraser
 from engram.projections.lance_feed import LanceFeed, LanceStatus, Silent
 from engram.projections.lance_store import LanceStore
-from engram.projections.projector import Projector
 from engram.projections.sqlite_store import PrimaryStore
 from engram.recall.reader import ContextReader
 from engram.recall.sealing import Sealer
 from engram.recall.search import Searcher
-from engram.recorder import Recorder
 from engram.workers.embedding import EmbeddingWorker
-
-NODE_ID = 1
-"""A standalone node's: its log is a cluster of one."""
 
 STOP_S = 3.0
 """How long requests in flight may take once the node is to stop: within the 5 s after which supervisors lose patience,
@@ -67,75 +61,14 @@ second from 8 to 64 clients, measured)."""
 EMBED_IDLE_S = 0.25
 """How often an idle embedding worker looks for new messages: a look costs one indexed query."""
 
+FALL_S = 1.0
+"""How long writes wait, after this node led no more, for the next leader to commit them. That takes it a few
+milliseconds, if it can: cut off from the others, this node would never hear of it."""
+
 LAG_READY_ENTRIES = 1000
 """A projection that is further behind than this is not ready: what it answers is of another time."""
 
 _log = logging.getLogger(__name__)
-
-
-class _Unmeasured:
-    """An observer for commands, which show their own progress."""
-
-    def synced(self, seconds: float, entries: int) -> None: ...
-    def committed(self, seconds: float) -> None: ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Foundation:
-    """What every use of the data folder needs: the log, what was folded from it, and the way to write."""
-
-    log: SqliteLog
-    replica: Replica
-    store: PrimaryStore
-    projector: Projector
-    recorder: Recorder
-
-    async def wait_caught_up(self) -> None:
-        """Return when the projections have folded all that is committed now."""
-        while (lag := self.replica.commit_index - self.store.applied_index) > 0:
-            try:
-                await self.projector.wait_applied(self.replica.commit_index, timeout_s=1.0)
-            except NotReadyError:
-                _log.info("folding the log", extra={"lag_entries": lag})
-
-
-@asynccontextmanager
-async def open_foundation(
-    config: Config, *, clock: Clock, observer: Observer | None = None
-) -> AsyncIterator[Foundation]:
-    """Open the data folder and lead; on leaving, everything is written and closed.
-
-    The projections may still be folding when this is entered: see `Foundation.wait_caught_up`.
-
-    Raises:
-        ConfigError, CorruptionError, StorageError: In an exception group, when a part fails while it runs.
-    """
-    for folder in (config.data_dir, config.log_path.parent, config.projections_path.parent):
-        await asyncio.to_thread(_make_folder, folder)
-    async with AsyncExitStack() as opened:
-        log = await SqliteLog.open(config.log_path, node_id=NODE_ID, store_id=str(uuid.uuid4()))
-        opened.push_async_callback(log.close)
-        store = await PrimaryStore.open(config.projections_path)
-        opened.push_async_callback(store.close)
-        tick_s = config.heartbeat_ms / 1000
-        options = Options(
-            tick_s=tick_s,
-            election_ticks=max(2, round(config.election_ms / config.heartbeat_ms)),
-            snapshot_threshold=config.snapshot_log_threshold,
-        )
-        replica = Replica(
-            log, clock=clock, rng=random.SystemRandom(), observer=observer or _Unmeasured(), options=options
-        )
-        projector = Projector(replica, store)
-        recorder = Recorder(
-            replica, projector, clock, last_at_ms=lambda: store.last_at_ms, timeout_s=config.write_timeout_s
-        )
-        async with asyncio.TaskGroup() as running:
-            running.create_task(replica.run(), name="replica")
-            await replica.wait_ready()
-            running.create_task(projector.run(), name="projector")
-            yield Foundation(log=log, replica=replica, store=store, projector=projector, recorder=recorder)
-            await replica.stop()  # the projector gets the rest of the log and ends by itself
 
 
 def make_embedder(config: Config, clock: Clock) -> BuiltinEmbedder | OpenAIEmbedder:
@@ -248,6 +181,7 @@ class _Node:
             new_id=lambda: str(uuid.uuid4()),
             readiness=self._readiness,
             version=__version__,
+            cluster=foundation.cluster,
             floor_index=self._floor_index,
         )
 
@@ -273,6 +207,8 @@ class _Node:
             on_ready(server.url)
             await stopping.wait()
             _log.info("stopping")
+            if self._foundation.cluster is not None:
+                await self._foundation.cluster.hand_over()
             await server.stop()
             for task in tasks:
                 task.cancel()
@@ -291,20 +227,49 @@ class _Node:
         ]
         if isinstance(self._embedder, OpenAIEmbedder):
             work.append(self._embedder.prepare())
-            work.append(
-                EmbeddingWorker(
-                    store,
-                    self._foundation.recorder,
-                    self._embedder,
-                    clock,
-                    random.SystemRandom(),
-                    max_concurrency=self._config.embedding_max_concurrency,
-                    claim_max=self._config.embedding_claim_max,
-                    observer=self._metrics,
-                    idle_s=EMBED_IDLE_S,
-                ).run()
-            )
-        return work
+        if self._foundation.cluster is not None:
+            work.append(self._foundation.cluster.run())
+        return [*work, self._work_while_leading(), self._answer_after_a_fall()]
+
+    def _workers(self) -> list[Coroutine[Any, Any, None]]:
+        if not isinstance(self._embedder, OpenAIEmbedder):
+            return []
+        worker = EmbeddingWorker(
+            self._foundation.store,
+            self._foundation.recorder,
+            self._embedder,
+            self._clock,
+            random.SystemRandom(),
+            max_concurrency=self._config.embedding_max_concurrency,
+            claim_max=self._config.embedding_claim_max,
+            observer=self._metrics,
+            idle_s=EMBED_IDLE_S,
+        )
+        return [worker.run()]
+
+    async def _work_while_leading(self) -> None:
+        while True:
+            await self._wait_leading(leading=True)
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(worker) for worker in self._workers()]
+                await self._wait_leading(leading=False)
+                for task in tasks:
+                    task.cancel()
+
+    async def _answer_after_a_fall(self) -> None:
+        """Tell who waits for what this node proposed as a leader that nobody knows, once another may have led on."""
+        replica = self._foundation.replica
+        while True:
+            await self._wait_leading(leading=True)
+            term = replica.status().term
+            await self._wait_leading(leading=False)
+            await asyncio.sleep(FALL_S)
+            self._foundation.projector.abandon(term)
+
+    async def _wait_leading(self, *, leading: bool) -> None:
+        replica = self._foundation.replica
+        while replica.is_leader is not leading:
+            await replica.wait_moved()
 
     async def _check_space_when_caught_up(self) -> None:
         await self._foundation.wait_caught_up()
@@ -319,7 +284,7 @@ class _Node:
             commit_index=status.commit_index,
             applied_index=applied_index,
             base_index=status.base_index,
-            is_leader=status.leader_id == status.node_id,
+            is_leader=self._foundation.replica.is_leader,
             embedding_queue_size=counts.pending_embeddings,
             projection_lag_entries={
                 "primary": max(0, status.commit_index - applied_index),
@@ -334,24 +299,24 @@ class _Node:
         is_current = applied_index >= self._floor_index and lag <= LAG_READY_ENTRIES
         return [
             Dependency("log", ready=True, detail=f"entry {status.last_index}, base {status.base_index}"),
-            Dependency("leader", ready=status.leader_id != 0, detail=f"node {status.leader_id}, term {status.term}"),
+            Dependency("leader", ready=status.leader_id != 0, detail=self._leader(status.leader_id, status.term)),
             Dependency("projections", ready=is_current, detail=f"{lag} entries behind"),
             Dependency("embedder", ready=True, detail=f"{self._embedder.model}, {self._embedder.dimension} dimensions"),
             _long_term(self._feed.status()),
             Dependency("redis", ready=True, detail="not used: short-term memory is embedded", required=False),
         ]
 
+    def _leader(self, leader_id: int, term: int) -> str:
+        if leader_id:
+            return f"node {leader_id}, term {term}"
+        if self._foundation.replica.roster.ids:
+            return f"none, term {term}: an election, or no majority"
+        return "this node belongs to no cluster: POST /cluster/init on one of them, or add it to one"
+
 
 def _long_term(status: LanceStatus) -> Dependency:
     detail = f"vectors up to entry {status.cursor}, {status.lag_rows} rows behind" if status.ready else "not open yet"
     return Dependency("lancedb", ready=status.ready, detail=status.last_error or detail, required=False)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"the folder {folder} cannot be made: {error.strerror}; see ENGRAM_DATA_DIR") from error
 
 
 def _first_fatal(errors: BaseExceptionGroup[BaseException]) -> FatalError:

@@ -5,10 +5,13 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from engram.clock import Clock
-from engram.errors import TimedOutError
+from engram.errors import HandingOverError, TimedOutError
 from engram.events import Event, encode
 from engram.log.position import Position
 from engram.projections.verdicts import Verdict
+
+HANDOVER_S = 1.0
+"""How long a write waits for the node that leadership is handed to, before it is told that there is no leader."""
 
 
 class Log(Protocol):
@@ -20,8 +23,12 @@ class Log(Protocol):
         Raises:
             NoLeaderError: No leader is known.
             NotLeaderError: Another node leads.
+            HandingOverError: This node is about to lead no more.
             OverloadedError: Too many bytes wait to be committed.
         """
+
+    async def wait_handed_over(self, timeout_s: float) -> None:
+        """Return when it is known who leads after a handover, or `timeout_s` later."""
 
 
 class Verdicts(Protocol):
@@ -69,7 +76,7 @@ class Recorder:
             NoLeaderError, NotLeaderError, OverloadedError: Nothing was written.
             TimedOutError: The outcome is unknown; retry with the same ids.
         """
-        position = self._log.propose(encode(events))
+        position = await self._propose(encode(events))
         waiting = self._verdicts.expect(position.log_index, position.term)
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -80,3 +87,10 @@ class Recorder:
                 "it may or may not be: retry with the same ids"
             ) from None
         return Receipt(position.log_index, verdicts)
+
+    async def _propose(self, data: bytes) -> Position:
+        try:
+            return self._log.propose(data)
+        except HandingOverError:  # a few milliseconds, after which this says who leads
+            await self._log.wait_handed_over(HANDOVER_S)
+            return self._log.propose(data)

@@ -113,6 +113,8 @@ def _peers(value: str) -> dict[int, Address]:
             raise ValueError(f"it takes id:host:port,...; {item!r} is not that") from None
         if known:
             raise ValueError(f"it names node {node_id} twice")
+    if len(set(peers.values())) < len(peers):
+        raise ValueError("it names one address for two nodes")
     return peers
 
 
@@ -127,16 +129,22 @@ def _header_text(value: str) -> str:
     return value
 
 
-def _web_address(value: str) -> str:
-    claim = "it takes an address that starts with http:// or https://, with a port, if any, of up to 65535"
-    try:
-        parts = urlsplit(value)
-        sound = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and _visible(value)
-    except ValueError:
-        raise ValueError(claim) from None  # whose own message can have a part of the value in it
-    if not sound:
-        raise ValueError(claim)
-    return value
+def _url(*schemes: str) -> Callable[[str], str]:
+    """Take an address of one of `schemes`, with a port or without."""
+    starts = " or ".join(f"{scheme}://" for scheme in schemes)
+    claim = f"it takes an address that starts with {starts}, with a port, if any, of up to {PORT_MAX}"
+
+    def parse(value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            sound = parts.scheme in schemes and parts.hostname and parts.port != 0 and _visible(value)
+        except ValueError:
+            raise ValueError(claim) from None  # whose own message can have a part of the value in it
+        if not sound:
+            raise ValueError(claim)
+        return value
+
+    return parse
 
 
 LOG_LEVELS: Mapping[str, LogLevel] = {
@@ -167,12 +175,13 @@ EMBEDDERS: Mapping[str, EmbedderChoice] = {"auto": "auto", "builtin": "builtin",
 LOG_FORMATS: Mapping[str, LogFormat] = {"pretty": "pretty", "json": "json"}
 
 BIND_ADDR = Setting("ENGRAM_BIND_ADDR", Address("127.0.0.1", 3000), _address)
+ADVERTISE_ADDR = Setting[Address | None]("ENGRAM_ADVERTISE_ADDR", None, _peer)
 DATA_DIR = Setting("ENGRAM_DATA_DIR", Path("./data"), Path)
 LOG_PATH = Setting[Path | None]("RAFT_DB_PATH", None, Path)
 LANCE_URI = Setting[str | None]("LANCE_DB_PATH", None, _text, old_name="LANCEDB_PATH")
-REDIS_URL = Setting[str | None]("REDIS_URL", None, _text, secret=True)
+REDIS_URL = Setting[str | None]("REDIS_URL", None, _url("redis", "rediss"), secret=True)
 OPENAI_API_KEY = Setting[str | None]("OPENAI_API_KEY", None, _header_text, secret=True)
-OPENAI_BASE_URL = Setting[str | None]("OPENAI_BASE_URL", None, _web_address, secret=True)
+OPENAI_BASE_URL = Setting[str | None]("OPENAI_BASE_URL", None, _url("http", "https"), secret=True)
 EMBEDDER = Setting[EmbedderChoice]("EMBEDDER", "auto", _choice(EMBEDDERS))
 EMBEDDING_MODEL = Setting("EMBEDDING_MODEL", "text-embedding-3-small", _text)
 EMBEDDING_DIMENSION = Setting[int | None]("EMBEDDING_DIMENSION", None, _integer(1, 65536))

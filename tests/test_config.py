@@ -116,7 +116,7 @@ class TestSecrets:
         assert config.openai_api_key == SECRET
 
     def test_no_secret_stands_in_an_error(self) -> None:
-        found = problems({"OPENAI_BASE_URL": f"ftp://user:{SECRET}@host", "REDIS_URL": f"redis://:{SECRET}@host"})
+        found = problems({"OPENAI_BASE_URL": f"ftp://user:{SECRET}@host", "REDIS_URL": f"http://:{SECRET}@host"})
 
         assert len(found) == 2
         assert SECRET not in "".join(found)
@@ -163,13 +163,19 @@ class TestOldNames:
 
 
 class TestWhatThisVersionCannotDo:
-    def test_a_node_id_is_refused_rather_than_run_alone(self) -> None:
-        found = problems({"NODE_ID": "1", "RAFT_ADDR": "10.0.0.1:5000"})
+    def test_redis_is_said_not_to_be_used_without_its_password(self) -> None:
+        config = Config.from_env({"REDIS_URL": f"rediss://user:{SECRET}@cache:6380/0"})
 
-        assert found == ["NODE_ID is set: clustering is not available in this version; unset it to run alone"]
+        assert config.warnings == (
+            "REDIS_URL is set: this version serves short-term memory from its embedded store; Redis is not used",
+        )
+        assert SECRET not in repr(config)
 
-    def test_redis_is_refused_rather_than_ignored(self) -> None:
-        assert "REDIS_URL" in problems({"REDIS_URL": "redis://localhost"})[0]
+    @pytest.mark.parametrize("url", ["cache:6379", "http://cache", "redis://", f"redis://:{SECRET}@cache:65536"])
+    def test_an_address_that_is_no_redis_is_refused_unseen(self, url: str) -> None:
+        (found,) = problems({"REDIS_URL": url})
+
+        assert found.startswith("REDIS_URL is malformed (its value is not shown): it takes an address")
 
     def test_settings_that_nothing_uses_yet_are_checked_and_said(self) -> None:
         assert Config.from_env({"SUMMARIZER": "extractive"}).warnings == (
@@ -177,23 +183,141 @@ class TestWhatThisVersionCannotDo:
         )
         assert "did you mean extractive?" in problems({"SUMMARIZER": "extractiv"})[0]
 
-    def test_cluster_settings_are_checked(self) -> None:
+
+NODE = {"NODE_ID": "1", "RAFT_ADDR": "10.0.0.1:9001", "ENGRAM_BIND_ADDR": "10.0.0.1:3000"}
+"""The least that a member of a cluster on three machines is told."""
+
+
+class TestCluster:
+    def test_a_node_without_an_id_is_in_no_cluster(self) -> None:
+        config = Config.from_env({})
+
+        assert (config.node_id, config.raft_bind, config.raft_address, config.http_address) == (None, None, "", "")
+        assert (config.peers, config.http_peers) == ({}, {})
+
+    def test_a_member_is_reached_where_it_listens_unless_it_says_otherwise(self) -> None:
+        config = Config.from_env(NODE)
+
+        assert (config.node_id, config.raft_bind) == (1, Address("10.0.0.1", 9001))
+        assert (config.raft_address, config.http_address) == ("10.0.0.1:9001", "10.0.0.1:3000")
+        assert config.warnings == ()
+
+    def test_what_it_announces_is_said_apart_from_what_it_binds(self) -> None:
+        config = Config.from_env(
+            {
+                "NODE_ID": "1",
+                "RAFT_ADDR": "[::]:9001",
+                "RAFT_ADVERTISE_ADDR": "[fd00::1]:9001",
+                "ENGRAM_BIND_ADDR": "0.0.0.0:3000",
+                "ENGRAM_ADVERTISE_ADDR": "memory.example:80",
+            }
+        )
+
+        assert config.raft_bind == Address("::", 9001)
+        assert (config.raft_address, config.http_address) == ("[fd00::1]:9001", "memory.example:80")
+
+    def test_clients_are_sent_to_the_host_of_the_log_when_http_binds_all_interfaces(self) -> None:
+        assert Config.from_env({**NODE, "ENGRAM_BIND_ADDR": "0.0.0.0:3000"}).http_address == "10.0.0.1:3000"
+
+    def test_an_address_for_clients_that_only_this_machine_reaches_is_said(self) -> None:
+        config = Config.from_env({"NODE_ID": "1", "RAFT_ADDR": "10.0.0.1:9001"})
+
+        assert config.warnings == (
+            "clients are redirected to 127.0.0.1:3000, which only this machine reaches: set ENGRAM_ADVERTISE_ADDR",
+        )
+
+    def test_one_list_of_peers_serves_all_nodes(self) -> None:
+        config = Config.from_env(
+            {
+                **NODE,
+                "CLUSTER_PEERS": "1:10.0.0.1:9001, 2:10.0.0.2:9001, 3:[fd00::3]:9001",
+                "CLUSTER_HTTP_PEERS": "1:10.0.0.1:3000,2:10.0.0.2:3000,3:[fd00::3]:3000",
+            }
+        )
+
+        assert config.peers == {2: "10.0.0.2:9001", 3: "[fd00::3]:9001"}
+        assert config.http_peers == {2: "10.0.0.2:3000", 3: "[fd00::3]:3000"}
+        assert config.http_address == "10.0.0.1:3000"
+
+    def test_the_nodes_own_line_among_the_peers_says_where_clients_come(self) -> None:
+        config = Config.from_env({**NODE, "ENGRAM_BIND_ADDR": "0.0.0.0:3000", "CLUSTER_HTTP_PEERS": "1:web:81"})
+
+        assert config.http_address == "web:81"
+
+    @pytest.mark.parametrize(
+        ("changed", "problem"),
+        [
+            ({"RAFT_ADDR": ""}, "NODE_ID is set: it needs RAFT_ADDR"),
+            (
+                {"RAFT_ADDR": "0.0.0.0:9001"},
+                "0.0.0.0:9001 tells other nodes nothing: RAFT_ADVERTISE_ADDR must name an address that they can reach",
+            ),
+            (
+                {"RAFT_ADVERTISE_ADDR": "[::]:9001"},
+                "[::]:9001 tells other nodes nothing: RAFT_ADVERTISE_ADDR must name an address that they can reach",
+            ),
+            (
+                {"ENGRAM_ADVERTISE_ADDR": "0.0.0.0:3000"},
+                "0.0.0.0:3000 tells clients nothing: ENGRAM_ADVERTISE_ADDR must name an address that they can reach",
+            ),
+            (
+                {"ENGRAM_BIND_ADDR": "10.0.0.1:0"},
+                "ENGRAM_BIND_ADDR has port 0: ENGRAM_ADVERTISE_ADDR must say where clients reach it",
+            ),
+            (
+                {"CLUSTER_PEERS": "1:10.0.0.9:9001"},
+                "CLUSTER_PEERS has this node at 10.0.0.9:9001, but it announces 10.0.0.1:9001",
+            ),
+            (
+                {"CLUSTER_HTTP_PEERS": "1:web:80", "ENGRAM_ADVERTISE_ADDR": "web:81"},
+                "CLUSTER_HTTP_PEERS has this node at web:80, but it announces web:81",
+            ),
+            (
+                {"CLUSTER_PEERS": "2:10.0.0.1:9001"},
+                "CLUSTER_PEERS has node 2 at 10.0.0.1:9001, which is this node's own",
+            ),
+            (
+                {"CLUSTER_PEERS": "2:0.0.0.0:9001"},
+                "CLUSTER_PEERS has node 2 at 0.0.0.0:9001: nobody is there",
+            ),
+            (
+                {"CLUSTER_PEERS": "2:b:1,3:b:1"},
+                "CLUSTER_PEERS is '2:b:1,3:b:1': it names one address for two nodes",
+            ),
+        ],
+    )
+    def test_addresses_that_cannot_work_are_refused(self, changed: dict[str, str], problem: str) -> None:
+        assert problems({**NODE, **changed}) == [problem]
+
+    def test_everything_wrong_is_said_at_once(self) -> None:
         found = problems({"NODE_ID": "0", "CLUSTER_PEERS": "1:a:1,1:b:2", "RAFT_ADDR": "0.0.0.0:5000"})
 
-        assert "NODE_ID is '0'" in found[0]
-        assert "it names node 1 twice" in found[1]
-        assert "RAFT_ADVERTISE_ADDR" in found[2]
+        assert [problem.split(" ")[0] for problem in found] == ["CLUSTER_PEERS", "NODE_ID", "0.0.0.0:5000"]
+
+    def test_settings_of_a_cluster_without_an_id_are_checked_and_said(self) -> None:
+        config = Config.from_env({"RAFT_ADDR": "0.0.0.0:9001", "CLUSTER_PEERS": "2:b:9001"})
+
+        assert config.node_id is None
+        assert config.warnings == (
+            "RAFT_ADDR is set, but NODE_ID is not: the node runs alone and does not use it",
+            "CLUSTER_PEERS is set, but NODE_ID is not: the node runs alone and does not use it",
+        )
+        assert "id:host:port" in problems({"CLUSTER_PEERS": "b:9001"})[0]
 
 
 @pytest.mark.parametrize(
     ("environ", "name"),
     [
-        ({"ENGRAM_HEARTBEAT_MS": "300"}, "ENGRAM_ELECTION_MS"),
+        ({"ENGRAM_HEARTBEAT_MS": "151"}, "ENGRAM_ELECTION_MS"),
         ({"CONSOLIDATION_THRESHOLD": "20"}, "CONSOLIDATION_TARGET_WINDOW"),
     ],
 )
 def test_settings_that_bound_each_other_are_checked_together(environ: dict[str, str], name: str) -> None:
     assert problems(environ)[0].startswith(name)
+
+
+def test_an_election_timeout_of_two_heartbeats_is_taken() -> None:
+    assert Config.from_env({"ENGRAM_HEARTBEAT_MS": "150", "ENGRAM_ELECTION_MS": "300"}).election_ms == 300
 
 
 class TestAddresses:

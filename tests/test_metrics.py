@@ -63,10 +63,21 @@ async def test_gauges_show_the_node_as_it_is_at_the_scrape() -> None:
 async def test_a_change_of_leader_counts_once() -> None:
     metrics = Metrics(version="1.2.3")
 
-    for term, is_leader in ((1, True), (1, True), (2, False)):
-        metrics.led(term, is_leader=is_leader)
+    for leader_id in (1, 0, 2):
+        metrics.led_by(leader_id)
 
     assert samples(metrics.render())["engram_raft_leader_changes_total"] == 2
+
+
+async def test_snapshots_are_counted_by_whose_they_are() -> None:
+    metrics = Metrics(version="1.2.3")
+
+    metrics.snapshot_built()
+    metrics.snapshot_built()
+    metrics.snapshot_installed()
+
+    after = samples(metrics.render())
+    assert (after["engram_snapshot_build_total"], after["engram_snapshot_install_total"]) == (2, 1)
 
 
 def test_the_queue_is_one_plain_line() -> None:

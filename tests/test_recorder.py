@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from engram.errors import NoLeaderError, OverloadedError, TimedOutError
+from engram.errors import HandingOverError, NoLeaderError, NotLeaderError, OverloadedError, TimedOutError
 from engram.events import Event, FactPinned, decode
 from engram.log.position import Position
 from engram.projections.verdicts import Outcome, Verdict
@@ -38,12 +38,36 @@ class OneNodeLog:
         self.entries.append(data)
         return Position(6 + len(self.entries), 3)
 
+    async def wait_handed_over(self, timeout_s: float) -> None:
+        raise AssertionError("nobody hands over")
+
 
 class FullLog:
     """Refuses, as a log does whose uncommitted bytes are at the limit."""
 
     def propose(self, data: bytes) -> Position:
         raise OverloadedError(f"no room for {len(data)} bytes")
+
+    async def wait_handed_over(self, timeout_s: float) -> None:
+        raise AssertionError("nobody hands over")
+
+
+class HandsOver:
+    """A leader that is about to be one no more, to node 2 or, if that fails, to nobody."""
+
+    def __init__(self, *, succeeds: bool) -> None:
+        self._succeeds = succeeds
+        self._has_waited = False
+
+    def propose(self, data: bytes) -> Position:
+        if not self._has_waited:
+            raise HandingOverError("node 2 is about to lead")
+        if self._succeeds:
+            raise NotLeaderError(2)
+        return Position(7, 3)
+
+    async def wait_handed_over(self, timeout_s: float) -> None:
+        self._has_waited = True
 
 
 class Applies:
@@ -71,7 +95,7 @@ class NeverApplies:
 
 
 def recorder(
-    log: OneNodeLog | FullLog, verdicts: Applies | NeverApplies, clock: StoppedClock | None = None
+    log: OneNodeLog | FullLog | HandsOver, verdicts: Applies | NeverApplies, clock: StoppedClock | None = None
 ) -> Recorder:
     return Recorder(log, verdicts, clock or StoppedClock(1000), last_at_ms=lambda: 0, timeout_s=0.01)
 
@@ -103,6 +127,19 @@ async def test_a_refused_proposal_is_waited_for_by_nobody() -> None:
     with pytest.raises(OverloadedError):
         await recorder(FullLog(), verdicts).record([EVENT])
     assert verdicts.expected == []
+
+
+async def test_a_write_during_a_handover_learns_who_leads() -> None:
+    with pytest.raises(NotLeaderError) as raised:
+        await recorder(HandsOver(succeeds=True), Applies([ACCEPTED])).record([EVENT])
+
+    assert raised.value.leader_id == 2
+
+
+async def test_a_write_during_a_handover_that_fails_is_taken() -> None:
+    receipt = await recorder(HandsOver(succeeds=False), Applies([ACCEPTED])).record([EVENT])
+
+    assert receipt.log_index == 7
 
 
 def test_stamps_never_go_backwards_even_when_the_clock_does() -> None:

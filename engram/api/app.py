@@ -6,18 +6,19 @@ from asyncio import CancelledError
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from engram.api.calls import Call
 from engram.api.middleware import REQUEST_ID, respond, respond_problem, served_by_failing
-from engram.api.parameters import Parameter, Value, parse_query
+from engram.api.parameters import LINEARIZABLE, Parameter, Value, parse_query
 from engram.api.paths import Paths, split_target
+from engram.api.redirects import elsewhere
 from engram.api.replies import Reply
 from engram.api.route import Route
 from engram.api.routes import ROUTES
 from engram.api.services import Services
 from engram.commands import ID_CHARACTERS_MAX, check_id
-from engram.errors import EngramError, FatalError
+from engram.errors import EngramError, FatalError, NoLeaderError, NotLeaderError
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class _Served(NamedTuple):
     route: Route
     declared: Mapping[str, Parameter]
     placeholders: Sequence[str]
+    writes: bool
 
 
 class Application:
@@ -50,7 +52,7 @@ class Application:
         for route in routes:
             declared = {parameter.name: parameter for parameter in route.parameters}
             placeholders = [segment[1:-1] for segment in route.path.split("/") if segment.startswith("{")]
-            self._paths.add(route.method, route.path, _Served(route, declared, placeholders))
+            self._paths.add(route.method, route.path, _Served(route, declared, placeholders, route.writes))
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
@@ -87,6 +89,17 @@ class Application:
         return response
 
     async def _serve(self, served: _Served, call: Call, query: str) -> Reply:
+        cluster = self._services.cluster
+        if cluster is not None and served.writes and not cluster.is_leader:  # before the body: it can be megabytes
+            raise elsewhere(cluster, call.request.raw_path)
+        try:
+            return await self._answer(served, call, query)
+        except NotLeaderError as error:  # it led when the request came
+            if served.writes:
+                raise elsewhere(cluster, call.request.raw_path) from None
+            raise NoLeaderError(str(error)) from None
+
+    async def _answer(self, served: _Served, call: Call, query: str) -> Reply:
         for name, segment in zip(served.placeholders, call.segments, strict=True):
             if not (segment.isprintable() and 0 < len(segment) <= ID_CHARACTERS_MAX):  # the rest takes longer
                 check_id(name, segment)
@@ -96,19 +109,23 @@ class Application:
         return await served.route.handler(call)
 
     async def _wait_for_index(self, route: Route, call: Call) -> None:
-        # What is still being folded after a start is not unknown: an early answer would deny what was acknowledged. An acknowledged write has been applied here before it was acknowledged, so on a cluster of one a local
-        # read is linearizable too: `consistency` needs nothing more.
+        # What is still being folded after a start is not unknown: an early answer would deny what was acknowledged.
+        # Standalone, an acknowledged write has been applied here before that: a local read is linearizable too.
         services = self._services
         wanted = services.floor_index if route.is_about_memory else 0
         asked = call.values.get("min_index")
         if isinstance(asked, int):
             wanted = max(wanted, asked)
+        if services.cluster is not None and call.values.get("consistency") == LINEARIZABLE:
+            wanted = max(wanted, await services.cluster.read_index())
         if wanted > call.read_index:
             await services.applied.wait_applied(wanted, services.wait_s)
             call.read_index = services.reads.applied_index
 
     def _refuse(self, error: EngramError, request: web.BaseRequest, request_id: str, template: str) -> web.Response:
         response = respond_problem(error, request_id=request_id, applied_index=self._services.reads.applied_index)
+        if hdrs.EXPECT in request.headers and not request.content.is_eof():
+            response.force_close()  # whether the body comes now is the client's choice, and cannot be told
         if served_by_failing(response):
             _log.error(
                 "request failed",

@@ -7,7 +7,7 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 
-from engram.api.bodies import decode_json, read_json_bytes
+from engram.api.bodies import check_media_type, decode_json, read_bytes, read_json_bytes
 from engram.api.parameters import Value
 from engram.api.services import Services
 from engram.events import TENANT_DEFAULT
@@ -44,6 +44,14 @@ class Call:
     async def body(self, decoder: "msgspec.json.Decoder[Body]") -> Body:
         """Return the JSON body; RequestError when it cannot be one of that type."""
         return decode_json(await self.json_bytes(), decoder)
+
+    async def body_if_any(self, decoder: "msgspec.json.Decoder[Body]") -> Body | None:
+        """Return the JSON body like `body`; None when there is none."""
+        data = await read_bytes(self.request, self.services.body_deadline_s)
+        if not data:
+            return None
+        check_media_type(self.request)
+        return decode_json(data, decoder)
 
     async def json_bytes(self) -> bytes:
         """Return the JSON body, not decoded."""

@@ -9,12 +9,14 @@ RequestError
     ExpectationError        an `Expect` header that nobody can meet
 NotReadyError
     UnreadyError            GET /ready: what is missing
+NotLeaderError
+    RedirectError           where the leader takes the request
 """
 
 from collections.abc import Sequence
 
 from engram.api.schemas import DependencyView
-from engram.errors import NotReadyError, RequestError
+from engram.errors import NotLeaderError, NotReadyError, RequestError
 
 
 class MalformedError(RequestError):
@@ -66,3 +68,11 @@ class UnreadyError(NotReadyError):
         away = [dependency.name for dependency in dependencies if dependency.required and not dependency.ready]
         super().__init__(f"not ready: {', '.join(away)}")
         self.dependencies = dependencies
+
+
+class RedirectError(NotLeaderError):
+    """Another node leads, and takes the same request at `location`."""
+
+    def __init__(self, leader_id: int, location: str) -> None:
+        super().__init__(leader_id)
+        self.location = location

@@ -82,8 +82,12 @@ def _misfit_number(value: object, kind: inspect.IntType | inspect.FloatType, fie
         return None
     noun = "a whole number" if whole else "a number"
     if least is not None and most is not None:
-        return _says(field, value, f"{noun} from {least:g} to {most:g}")
-    return _says(field, value, noun if least is None else f"{noun} of at least {least:g}")
+        return _says(field, value, f"{noun} from {_limit(least)} to {_limit(most)}")
+    return _says(field, value, noun if least is None else f"{noun} of at least {_limit(least)}")
+
+
+def _limit(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 def _misfit_literal(value: object, kind: inspect.LiteralType, field: str) -> str | None:

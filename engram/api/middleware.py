@@ -6,7 +6,7 @@ from typing import NamedTuple
 import msgspec
 from aiohttp import hdrs, web
 
-from engram.api.errors import MethodError, UnreadyError
+from engram.api.errors import MethodError, RedirectError, UnreadyError
 from engram.api.replies import Reply
 from engram.api.schemas import Problem
 from engram.errors import EngramError
@@ -18,6 +18,7 @@ FAILED_STATUS = 500
 SERVER = "engram"
 REQUEST_ID = "X-Request-ID"
 INDEX = "Engram-Index"
+LEADER = "Engram-Leader"
 
 
 class Kind(NamedTuple):
@@ -29,6 +30,7 @@ class Kind(NamedTuple):
 
 
 PROBLEMS: Mapping[str, Kind] = {
+    "not_leader": Kind(307, "Another node leads"),
     "duplicate_parameter": Kind(400, "A query parameter stands twice"),
     "invalid_cursor": Kind(400, "The cursor was not given out for this list"),
     "invalid_encoding": Kind(400, "The percent-encoding is wrong"),
@@ -43,7 +45,10 @@ PROBLEMS: Mapping[str, Kind] = {
     "session_not_found": Kind(404, "The session is unknown"),
     "method_not_allowed": Kind(405, "The path does not take this method"),
     "request_timeout": Kind(408, "The body did not arrive in time"),
+    "already_clustered": Kind(409, "A node belongs to a cluster already"),
     "fact_conflict": Kind(409, "The fact id is taken by another fact"),
+    "member_conflict": Kind(409, "The node id is taken by another member"),
+    "membership_change_pending": Kind(409, "Another change of the membership is under way"),
     "message_conflict": Kind(409, "The message id is taken by another message"),
     "message_deleted": Kind(409, "The message was deleted"),
     "session_conflict": Kind(409, "The session id is taken by another session"),
@@ -55,10 +60,11 @@ PROBLEMS: Mapping[str, Kind] = {
     "embedder_unavailable": Kind(503, "The embedder is away", 1),
     "no_leader": Kind(503, "No leader is known", 1),
     "not_clustered": Kind(503, "The node runs standalone"),
-    "not_leader": Kind(503, "Another node leads", 1),
     "not_ready": Kind(503, "The node is not ready", 1),
     "overloaded": Kind(503, "The node has too much to do", 1),
+    "transfer_failed": Kind(503, "The node that was to lead did not take over", 1),
     "unavailable": Kind(503, "The node cannot serve this now", 1),
+    "catch_up_pending": Kind(504, "The learner has joined, but has not caught up; retrying waits on"),
     "outcome_unknown": Kind(504, "The outcome is unknown; retrying with the same id is safe"),
 }
 """Every code, published and stable."""
@@ -99,6 +105,9 @@ def respond_problem(error: EngramError, *, request_id: str, applied_index: int |
         headers[hdrs.RETRY_AFTER] = str(kind.retry_after_s)
     if isinstance(error, MethodError):
         headers[hdrs.ALLOW] = ", ".join(error.allowed)
+    if isinstance(error, RedirectError):
+        headers[hdrs.LOCATION] = error.location
+        headers[LEADER] = str(error.leader_id)
     response = web.Response(status=kind.status, body=_encoder.encode(body), headers=headers)
     if kind.status in _CLOSES:
         response.force_close()

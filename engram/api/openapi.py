@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from engram.api.middleware import COMPLETE_STATUS, EMPTY_STATUS, INDEX, PROBLEM_TYPE, PROBLEMS, REQUEST_ID
+from engram.api.middleware import COMPLETE_STATUS, EMPTY_STATUS, INDEX, LEADER, PROBLEM_TYPE, PROBLEMS, REQUEST_ID
 from engram.api.pages import ASSET_NAMES
 from engram.api.parameters import Identifier, Integer, Parameter
 from engram.api.replies import JSON
@@ -39,6 +39,8 @@ _ANSWER_HEADERS: Mapping[str, Json] = {
         "schema": {"type": "string"},
     },
     "Engram-Fact-Id": {"description": "The fact's id, percent-encoded where needed.", "schema": {"type": "string"}},
+    "Location": {"description": "The same path and query on the leader.", "schema": {"type": "string"}},
+    LEADER: {"description": "The leader's node id.", "schema": Integer(1, INDEX_MAX).schema()},
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 0}},
 }
 _TAGS: Mapping[str, str] = {
@@ -84,7 +86,9 @@ def problem_codes(route: Route) -> list[str]:
         codes.add("not_found")
     if route.parameters:
         codes |= {"invalid_value", "duplicate_parameter"}
-    if route.request and "not_clustered" not in route.problems:
+    if route.writes:
+        codes |= {"not_leader", "no_leader"}
+    if route.request:
         codes |= {
             "malformed_json", "malformed_request", "invalid_value", "invalid_id", "too_large",
             "unsupported_media_type", "request_timeout", "expectation_failed",
@@ -172,10 +176,11 @@ def _responses(route: Route) -> Json:
     for code in problem_codes(route):
         by_status.setdefault(PROBLEMS[code].status, []).append(code)
     for status, codes in sorted(by_status.items()):
+        moved = ["Location", LEADER] if "not_leader" in codes else []
         retry = any(PROBLEMS[code].retry_after_s is not None for code in codes)
         responses[str(status)] = {
             "description": "; ".join(f"`{code}`: {PROBLEMS[code].title}" for code in codes),
-            "headers": _headers([INDEX, REQUEST_ID, *(["Retry-After"] if retry else [])]),
+            "headers": _headers([INDEX, REQUEST_ID, *(["Retry-After"] if retry else []), *moved]),
             "content": {PROBLEM_TYPE: {"schema": {"$ref": _REF.format(name="Problem")}}},
         }
     return responses
@@ -183,8 +188,6 @@ def _responses(route: Route) -> Json:
 
 def _good_responses(route: Route) -> Iterable[tuple[str, Json]]:
     headers = _headers([INDEX, REQUEST_ID, *route.answer_headers])
-    if route.problems == ["not_clustered"]:
-        return
     if route.answer_type is not None:
         content: Json = {route.answer_type: {"schema": {} if route.answer_type == JSON else {"type": "string"}}}
         yield str(COMPLETE_STATUS), {"description": "As asked.", "headers": headers, "content": content}

@@ -19,6 +19,9 @@ from engram.errors import InvalidError
 SHOWN_CHARACTERS_MAX = 64
 """How much of a wrong value an error repeats."""
 
+LINEARIZABLE = "linearizable"
+"""The value of `consistency` that asks for more than what this node has."""
+
 Value = str | int | float | bool | None
 Schema = Mapping[str, object]
 

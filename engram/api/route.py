@@ -36,6 +36,8 @@ class Route:
     parameters: Sequence[Parameter] = ()
     request_headers: Sequence[str] = ()
     answer_headers: Sequence[str] = ()
+    anywhere: bool = False
+    """Every node answers it, although it is no GET."""
     problems: Sequence[str] = ()
     """Problem codes beyond those that every route shares."""
     example: Any = None
@@ -45,6 +47,11 @@ class Route:
     def is_about_memory(self) -> bool:
         """Whether it reads or writes what is remembered; the others are about the node itself."""
         return self.path.startswith("/sessions")
+
+    @property
+    def writes(self) -> bool:
+        """Whether only the leader answers it."""
+        return self.method != "GET" and not self.anywhere
 
     @property
     def may_be_empty(self) -> bool:

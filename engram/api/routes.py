@@ -6,11 +6,23 @@ from typing import get_args
 
 from engram.api import cluster, facts, messages, openapi, pages, recollection, sessions
 from engram.api.calls import Call
-from engram.api.parameters import Choice, Cursor, Flag, Identifier, Integer, Number, Parameter, Time, Words
+from engram.api.parameters import (
+    LINEARIZABLE,
+    Choice,
+    Cursor,
+    Flag,
+    Identifier,
+    Integer,
+    Number,
+    Parameter,
+    Time,
+    Words,
+)
 from engram.api.replies import Reply
 from engram.api.route import Route
 from engram.api.schemas import (
     INDEX_MAX,
+    ClusterView,
     FactList,
     FactView,
     Health,
@@ -29,7 +41,9 @@ from engram.api.schemas import (
     SessionList,
     SessionMade,
     SessionView,
+    SnapshotTaken,
     Transfer,
+    Transferred,
     VisibilityWanted,
 )
 from engram.recall.reader import Context, Format, Scope
@@ -55,7 +69,7 @@ READ = (
     ),
     Parameter(
         "consistency",
-        Choice(("local", "linearizable")),
+        Choice(("local", LINEARIZABLE)),
         "`local` reads what this node has applied; `linearizable` at least what was acknowledged anywhere.",
         default="local",
         header="Engram-Consistency",
@@ -76,8 +90,9 @@ CONTEXT = (
     Parameter("format", Choice(get_args(Format)), "Adds `messages` for a model's API.", default="text"),
 )
 
-_WRITE = ("no_leader", "not_ready", "overloaded", "outcome_unknown")
-_READ = ("not_ready",)
+_WRITE = ("not_ready", "overloaded", "outcome_unknown")
+_READ = ("no_leader", "not_ready")
+_MEMBERSHIP = ("membership_change_pending", "not_ready", "outcome_unknown")
 _SERVICE, _SESSIONS, _MESSAGES, _MEMORY, _FACTS, _CLUSTER = (
     "service", "sessions", "messages", "memory", "core memory", "cluster",
 )  # fmt: skip
@@ -245,6 +260,7 @@ ROUTES: Sequence[Route] = (
         request=[SearchQuery],
         answer=SearchResults,
         parameters=READ,
+        anywhere=True,
         problems=_READ,
         example={"query": "where does Ann live?", "top_k": 5},
     ),
@@ -279,25 +295,66 @@ ROUTES: Sequence[Route] = (
         tag=_FACTS,
         problems=_WRITE,
     ),
-    *(
-        Route(
-            method=method,
-            path=path,
-            handler=cluster.not_clustered,
-            name=name,
-            tag=_CLUSTER,
-            about=about,
-            request=request,
-            body_required=False,
-            problems=["not_clustered"],
-        )
-        for method, path, name, request, about in (
-            ("GET", "/cluster", "get_cluster", [], "Return who is in the cluster and who leads."),
-            ("POST", "/cluster/init", "init_cluster", [], "Form the cluster of the configured peers."),
-            ("POST", "/cluster/add-learner", "add_learner", [NewLearner], "Bring a node in as a learner."),
-            ("POST", "/cluster/change-membership", "change_membership", [Membership], "Set who votes."),
-            ("POST", "/cluster/transfer-leadership", "transfer_leadership", [Transfer], "Hand leadership over."),
-            ("POST", "/cluster/snapshot", "take_snapshot", [], "Move the base of the log up to what is applied."),
-        )
+    Route(
+        method="GET",
+        path="/cluster",
+        handler=cluster.get_cluster,
+        name="get_cluster",
+        tag=_CLUSTER,
+        answer=ClusterView,
+        problems=["not_clustered"],
+    ),
+    Route(
+        method="POST",
+        path="/cluster/init",
+        handler=cluster.init_cluster,
+        name="init_cluster",
+        tag=_CLUSTER,
+        anywhere=True,
+        answer=ClusterView,
+        problems=["not_clustered", "already_clustered", "invalid_value", "no_leader", "catch_up_pending", *_MEMBERSHIP],
+    ),
+    Route(
+        method="POST",
+        path="/cluster/add-learner",
+        handler=cluster.add_learner,
+        name="add_learner",
+        tag=_CLUSTER,
+        request=[NewLearner],
+        answer=ClusterView,
+        problems=["not_clustered", "already_clustered", "member_conflict", "catch_up_pending", *_MEMBERSHIP],
+        example={"node_id": 4, "addr": "node-4:9001", "http_addr": "node-4:3000"},
+    ),
+    Route(
+        method="POST",
+        path="/cluster/change-membership",
+        handler=cluster.change_membership,
+        name="change_membership",
+        tag=_CLUSTER,
+        request=[Membership],
+        answer=ClusterView,
+        problems=["not_clustered", "catch_up_pending", *_MEMBERSHIP],
+        example={"members": [1, 2, 3]},
+    ),
+    Route(
+        method="POST",
+        path="/cluster/transfer-leadership",
+        handler=cluster.transfer_leadership,
+        name="transfer_leadership",
+        tag=_CLUSTER,
+        request=[Transfer],
+        body_required=False,
+        answer=Transferred,
+        problems=["not_clustered", "transfer_failed"],
+        example={"node_id": 2},
+    ),
+    Route(
+        method="POST",
+        path="/cluster/snapshot",
+        handler=cluster.take_snapshot,
+        name="take_snapshot",
+        tag=_CLUSTER,
+        answer=SnapshotTaken,
+        problems=["not_clustered"],
     ),
 )

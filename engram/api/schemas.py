@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from engram.api.times import RFC3339
 from engram.commands import BATCH_MESSAGES_MAX, ID_CHARACTERS_MAX, METADATA_KEYS_MAX, TEXT_BYTES_MAX
 from engram.events import Role, Scalar
+from engram.log.status import RoleName
 from engram.projections.rows import EmbeddingStatus
 from engram.recall.reader import Scope
 
@@ -18,6 +19,7 @@ ID_PATTERN = r"^[^\u0000-\u001f\u007f-\u009f]+$"
 NOT_BLANK = r"[^\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
 """Anything but what `str.strip` takes off, in letters that every dialect of JSON Schema reads the same way."""
 
+ADDRESS_PATTERN = r"^([A-Za-z0-9._\-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}$"
 INDEX_MAX = 2**63 - 1
 
 Id = Annotated[
@@ -47,6 +49,8 @@ Metadata = Annotated[
 Visible = Literal["Private", "Shared"]
 Index = Annotated[int, Meta(ge=0, description="log index")]
 Count = Annotated[int, Meta(ge=0)]
+NodeId = Annotated[int, Meta(ge=1, le=INDEX_MAX)]
+Address = Annotated[str, Meta(extra_json_schema={"pattern": ADDRESS_PATTERN})]
 
 
 class NewSession(Struct, kw_only=True):
@@ -272,24 +276,73 @@ class Ready(Struct, kw_only=True):
 
 
 class NewLearner(Struct, kw_only=True):
-    """A node to bring in."""
+    """A node to bring in: any address, with nothing to configure on the others."""
 
-    node_id: Annotated[int, Meta(ge=1, le=INDEX_MAX)]
-    addr: str
-    http_addr: str | None = None
+    node_id: NodeId
+    addr: Annotated[Address, Meta(description="where the others reach its Raft: host:port")]
+    http_addr: Annotated[Address, Meta(description="where clients reach it; else what it says itself")] | None = None
 
 
 class Membership(Struct, kw_only=True):
     """The voters to have."""
 
-    members: Annotated[list[Annotated[int, Meta(ge=1, le=INDEX_MAX)]], Meta(min_length=1)]
-    retain: bool = False
+    members: Annotated[list[NodeId], Meta(min_length=1, description="members already, as voters or learners")]
+    retain: Annotated[bool, Meta(description="voters left out stay as learners")] = False
+    remove: Annotated[list[NodeId], Meta(description="learners to remove besides")] = []
 
 
 class Transfer(Struct, kw_only=True):
     """Who should lead."""
 
-    node_id: Annotated[int, Meta(ge=1, le=INDEX_MAX)] | None = None
+    node_id: Annotated[NodeId, Meta(description="a voter; else the one that is furthest")] | None = None
+
+
+class Transferred(Struct, kw_only=True):
+    """Who leads now."""
+
+    leader_id: NodeId
+
+
+class SnapshotTaken(Struct, kw_only=True):
+    """Where the log begins for a new follower."""
+
+    base_index: Index
+
+
+class ClusterMember(Struct, kw_only=True):
+    """A member of the cluster; what only the leader knows is null elsewhere."""
+
+    id: NodeId
+    addr: str
+    http_addr: str | None
+    voter: Annotated[bool, Meta(description="else a learner")]
+    last_log_index: Annotated[Index, Meta(description="up to here its log is the leader's, on its disk")] | None
+    active: Annotated[bool, Meta(description="the leader heard of it lately")] | None
+    state: Annotated[str, Meta(description="how the leader feeds it: probe, replicate or snapshot")] | None
+
+
+class Refused(Struct, kw_only=True):
+    """A node that this one cannot talk to, because one of them refuses."""
+
+    node_id: NodeId
+    reason: str
+
+
+class ClusterView(Struct, kw_only=True):
+    """The cluster, as one node knows it."""
+
+    node_id: NodeId
+    cluster_id: Annotated[str, Meta(description="null until the node belongs to one")] | None
+    role: RoleName
+    leader_id: Annotated[NodeId, Meta(description="null while none is known")] | None
+    term: Count
+    commit_index: Index
+    last_log_index: Index
+    last_applied_index: Annotated[Index, Meta(description="what reads here see")]
+    base_index: Annotated[Index, Meta(description="a follower that lacks more than what is above gets a snapshot")]
+    is_joint: Annotated[bool, Meta(description="a change of the membership is under way")]
+    members: list[ClusterMember]
+    refusals: list[Refused]
 
 
 class Problem(Struct, kw_only=True, omit_defaults=True):
@@ -297,7 +350,7 @@ class Problem(Struct, kw_only=True, omit_defaults=True):
 
     type: str
     title: str
-    status: Annotated[int, Meta(ge=400, le=599)]
+    status: Annotated[int, Meta(ge=300, le=599)]
     detail: Annotated[str, Meta(description="names the field, its value and the limit")]
     code: Annotated[str, Meta(description="stable: made for programs")]
     request_id: str

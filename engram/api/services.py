@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 from engram.api.bodies import BODY_DEADLINE_S
 from engram.api.ingest import Ingest
 from engram.clock import Clock
+from engram.log.status import ClusterStatus
 from engram.metrics import Metrics
 from engram.projections.rows import FactRow, MessageRow, SessionRow
 from engram.recall.reader import ContextReader
@@ -78,6 +79,75 @@ class Searches(Protocol):
         """Return the messages of `scope` that fit `query` best."""
 
 
+class Cluster(Protocol):
+    """The replicated log, as far as the handlers see it.
+
+    What only the leader can do raises NotLeaderError or NoLeaderError elsewhere: leadership can be lost at any await.
+    """
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node leads, as far as it knows. Costs nothing: asked before every write."""
+
+    def leader_http(self) -> str | None:
+        """Return `host:port` of the leader's HTTP; None while no leader that lives, or no address of it, is known."""
+
+    def status(self) -> ClusterStatus:
+        """Return what this node knows of its cluster now."""
+
+    async def initialize(self) -> None:
+        """Make a cluster of this node and its configured peers. Again on the same cluster: nothing changes.
+
+        Raises:
+            ConflictError: A peer belongs to a cluster already: `already_clustered`.
+            InvalidError: Another node than the settings say answers at a peer's address.
+            NotReadyError: A peer cannot be reached. The message names it; nothing was changed.
+        """
+
+    async def add_learner(self, node_id: int, address: str, http_address: str | None) -> None:
+        """Make a node a learner, and return when it has caught up. Again: wait on.
+
+        Raises:
+            CatchUpError: It has not within the time for it; it remains a learner.
+            ConflictError: Another change is under way (`membership_change_pending`), the node belongs to another
+                cluster (`already_clustered`), or the id is that of a member with another disk (`member_conflict`).
+            InvalidError: Another node answers at that address.
+            NotReadyError: Nobody does.
+        """
+
+    async def change_membership(self, members: Sequence[int], *, retain: bool, remove: Sequence[int] = ()) -> None:
+        """Make `members` the voters, and return when they are.
+
+        A voter that is dropped is removed, or stays as a learner with `retain`. Learners stay, but for those in
+        `remove`; who is no member there changes nothing.
+
+        Raises:
+            CatchUpError: One of `members` is too far behind to vote.
+            ConflictError: Another change is under way: `membership_change_pending`.
+            InvalidError: One of `members` is no member.
+            TimedOutError: It did not take effect in time.
+        """
+
+    async def transfer_leadership(self, node_id: int | None) -> int:
+        """Hand leadership to a voter, by default the one that is furthest; return who leads.
+
+        Raises:
+            TransferError: It did not take over in time.
+            InvalidError: It is no voter.
+        """
+
+    async def snapshot(self) -> int:
+        """Move the base of the log up to what is applied; return its index."""
+
+    async def read_index(self) -> int:
+        """Return the index that a read must see to miss nothing that was acknowledged before.
+
+        Raises:
+            NoLeaderError: There is none to ask.
+            NotReadyError: The leader did not answer, or has not heard a majority, in time.
+        """
+
+
 class Dependency(NamedTuple):
     """One thing that the node stands on."""
 
@@ -104,6 +174,8 @@ class Services:
     new_id: Callable[[], str]
     readiness: Callable[[], Awaitable[Sequence[Dependency]]]
     version: str
+    cluster: Cluster | None = None
+    """None: the node runs standalone."""
     floor_index: int = 0
     """What was committed when the node started. Projections that are behind it still lack what was acknowledged."""
     wait_s: float = WAIT_S

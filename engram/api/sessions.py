@@ -6,7 +6,6 @@ from uuid import UUID
 import msgspec
 
 from engram import commands
-from engram.api.bodies import check_media_type, decode_json, read_bytes
 from engram.api.calls import Call
 from engram.api.cursors import read_cursor, write_cursor
 from engram.api.erasure import wait_erased
@@ -25,7 +24,7 @@ _visibility_wanted = msgspec.json.Decoder(VisibilityWanted)
 
 async def create_session(call: Call) -> Reply:
     """Make a session; without a name it gets one."""
-    wanted = await _read_wanted(call)
+    wanted = await call.body_if_any(_new_session) or NewSession()
     keyed = _session_of_key(call)
     session_id = wanted.session_id if wanted.session_id is not None else keyed or call.services.new_id()
     recorder = call.services.recorder
@@ -97,14 +96,6 @@ async def find_session(call: Call, session_id: str) -> SessionRow:
     if row is None:
         raise NotFoundError("session", session_id)
     return row
-
-
-async def _read_wanted(call: Call) -> NewSession:
-    data = await read_bytes(call.request, call.services.body_deadline_s)
-    if not data:
-        return NewSession()
-    check_media_type(call.request)
-    return decode_json(data, _new_session)
 
 
 def _session_of_key(call: Call) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engram import __version__, logs, node
-from engram.cli import check, rebuild, reembed, show
+from engram.cli import check, cluster, rebuild, reembed, show
 from engram.cli.arguments import parser
 from engram.cli.progress import Progress
 from engram.config import Config
@@ -95,6 +95,8 @@ def _command(config: Config, arguments: argparse.Namespace) -> Coroutine[Any, An
             return _serve(config)
         case "check":
             return check.run(config, Progress())
+        case "cluster":
+            return cluster.run(config, cluster.Wanted.of(arguments), sys.stdout, Progress())
         case "log":
             return show.run(config, show.Wanted.of(arguments), sys.stdout)
         case "rebuild":

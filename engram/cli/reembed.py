@@ -7,8 +7,10 @@ from engram.cli.rebuild import rebuild_lancedb
 from engram.cli.stopped import open_log
 from engram.clock import SystemClock
 from engram.config import Config
+from engram.errors import ConfigError
+from engram.foundation import Foundation, open_foundation
 from engram.inference.builtin import BuiltinEmbedder
-from engram.node import Foundation, make_embedder, open_foundation
+from engram.node import make_embedder
 from engram.workers.reembedding import InThread, Reembedded, reembed
 
 
@@ -22,6 +24,8 @@ async def run(config: Config, progress: Progress) -> int:
         EmbedderError: The embedder does not work.
         StorageError: A node runs, or a disk failed.
     """
+    if config.node_id is not None:
+        raise ConfigError("NODE_ID is set: a node of a cluster cannot write alone, so its vectors stay as they are")
     async with open_log(config, read_only=True):
         pass  # there is one, and no node that has it
     async with open_foundation(config, clock=SystemClock()) as foundation:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from engram.config import Config
 from engram.errors import ConfigError
+from engram.foundation import open_log as open_log_of
 from engram.log.sqlite import SqliteLog
-from engram.node import NODE_ID
 from engram.projections.sqlite_store import PrimaryStore
 
 
@@ -23,7 +23,7 @@ async def open_log(config: Config, *, read_only: bool) -> AsyncIterator[SqliteLo
     """
     if not await asyncio.to_thread(config.log_path.exists):
         raise ConfigError(f"there is no log at {config.log_path}; ENGRAM_DATA_DIR and RAFT_DB_PATH say where it is")
-    log = await SqliteLog.open(config.log_path, node_id=NODE_ID, read_only=read_only)
+    log = await open_log_of(config, read_only=read_only)
     try:
         yield log
     finally:

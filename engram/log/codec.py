@@ -1,13 +1,16 @@
-"""What goes over the wire, as bytes, and back: batches of messages, and the two greetings of a stream.
+"""What goes over the wire, as bytes, and back: messages, greetings, and the parts of a snapshot.
 
 Only what may come from a network is encoded or accepted: no message of a node to itself, and none in the name of its
 disk or its state machine, which the core would believe.
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
+import google_crc32c
 import msgspec
-from google.protobuf.message import DecodeError
+from google.protobuf import message as protobuf
+from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
 from engram.log import raft_pb2 as wire
 from engram.log.consensus.types import (
@@ -24,9 +27,11 @@ from engram.log.consensus.types import (
 )
 
 MESSAGE_OVERHEAD_BYTES = 128
-"""No message needs more beside its entries, context and snapshot: ten numbers of at most ten bytes, and framing."""
+"""No message needs more beside its entries, context and snapshot: eleven numbers of at most ten bytes, and framing."""
 
 ENTRY_OVERHEAD_BYTES = 40
+
+_Flat = TypeVar("_Flat", bound=msgspec.Struct)
 
 _TYPES = {int(kind): kind for kind in MessageType if kind not in LOCAL_ONLY}
 _KINDS = {int(kind): kind for kind in EntryKind}
@@ -48,6 +53,12 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """Higher at each stream of one start."""
     address: str
     """Where the sender can be reached."""
+    store_id: str
+    """Of the sender's disk."""
+    to_store_id: str
+    """Of the disk that the sender believes the other node to have; empty: it knows of none."""
+    http_address: str
+    """Where clients reach the sender."""
 
 
 class Welcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +67,21 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
     cluster_id: str
     node_id: int
     boot_epoch: int
+    store_id: str
+    http_address: str
+
+
+class Introduction(msgspec.Struct, frozen=True, kw_only=True):
+    """Who a node is, as it says itself to whoever asks."""
+
+    node_id: int
+    store_id: str
+    cluster_id: str
+    """Empty: it is in no cluster yet."""
+    address: str
+    """host:port where other nodes reach it."""
+    http_address: str
+    """host:port where clients reach it."""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -63,6 +89,34 @@ class Batch(msgspec.Struct, frozen=True):
 
     hello: Hello | None
     messages: Sequence[Message]
+
+
+class SnapshotPart(msgspec.Struct, frozen=True, kw_only=True):
+    """Some rows of the log, still encoded."""
+
+    rows: bytes
+    """For `decode_rows`."""
+    sha256: bytes
+    """Of the `rows` of all parts of a stream up to and with this one."""
+    is_last: bool
+
+
+class SnapshotFrame(msgspec.Struct, frozen=True, kw_only=True):
+    """One frame of a transfer. The first has a `hello` and an `offer`, every other a `part`."""
+
+    hello: Hello | None = None
+    offer: Message | None = None
+    """The message that is stepped once the rows are there."""
+    part: SnapshotPart | None = None
+
+
+class SnapshotAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the receiver of a transfer says: first `welcome`, then `after`, at the end `is_installed`."""
+
+    welcome: Welcome | None = None
+    after: int | None = None
+    """The index up to which it has the rows."""
+    is_installed: bool = False
 
 
 def message_bytes(message: Message) -> int:
@@ -85,7 +139,7 @@ def encode_batch(messages: Sequence[Message], hello: Hello | None = None) -> byt
     if hello is not None:
         batch.hello.CopyFrom(wire.Hello(**msgspec.structs.asdict(hello)))
     for message in messages:
-        _add(batch, message)
+        _fill(batch.messages.add(), message)  # in place: protobuf copies what is made elsewhere, by way of its bytes
     return batch.SerializeToString()
 
 
@@ -97,7 +151,7 @@ def decode_batch(data: bytes) -> Batch:
     """
     batch = wire.Batch()
     _parse(batch, data)
-    hello = _hello(batch.hello) if batch.HasField("hello") else None
+    hello = _fields(Hello, batch.hello) if batch.HasField("hello") else None
     return Batch(hello, [_message(message) for message in batch.messages])
 
 
@@ -114,38 +168,134 @@ def decode_welcome(data: bytes) -> Welcome:
     """
     welcome = wire.Welcome()
     _parse(welcome, data)
-    return Welcome(cluster_id=welcome.cluster_id, node_id=welcome.node_id, boot_epoch=welcome.boot_epoch)
+    return _fields(Welcome, welcome)
 
 
-def _parse(into: wire.Batch | wire.Welcome, data: bytes) -> None:
+def encode_introduction(introduction: Introduction) -> bytes:
+    """Return the answer to whoever asks who is there."""
+    return wire.Introduction(**msgspec.structs.asdict(introduction)).SerializeToString()
+
+
+def decode_introduction(data: bytes) -> Introduction:
+    """Return what `encode_introduction` was given.
+
+    Raises:
+        MalformedError: It cannot have been.
+    """
+    introduction = wire.Introduction()
+    _parse(introduction, data)
+    return _fields(Introduction, introduction)
+
+
+def encode_rows(entries: Sequence[Entry]) -> bytes:
+    """Return `entries` as the rows of a part."""
+    rows = wire.Rows()
+    _fill_entries(rows.entries, entries)
+    return rows.SerializeToString()
+
+
+def decode_rows(data: bytes) -> Sequence[Entry]:
+    """Return what `encode_rows` was given.
+
+    Raises:
+        MalformedError: It cannot have been.
+    """
+    rows = wire.Rows()
+    _parse(rows, data)
+    return [_entry(entry) for entry in rows.entries]
+
+
+def encode_frame(frame: SnapshotFrame) -> bytes:
+    """Return `frame`, its part with a checksum.
+
+    Raises:
+        ValueError: The offer is not for the network.
+    """
+    encoded = wire.SnapshotFrame()
+    if frame.hello is not None:
+        encoded.hello.CopyFrom(wire.Hello(**msgspec.structs.asdict(frame.hello)))
+    if frame.offer is not None:
+        _fill(encoded.offer, frame.offer)
+    if frame.part is not None:
+        part = encoded.part
+        part.rows = frame.part.rows
+        part.crc32c = google_crc32c.value(frame.part.rows)
+        part.sha256 = frame.part.sha256
+        part.is_last = frame.part.is_last
+    return encoded.SerializeToString()
+
+
+def decode_frame(data: bytes) -> SnapshotFrame:
+    """Return what `encode_frame` was given.
+
+    Raises:
+        MalformedError: It cannot have been.
+    """
+    frame = wire.SnapshotFrame()
+    _parse(frame, data)
+    return SnapshotFrame(
+        hello=_fields(Hello, frame.hello) if frame.HasField("hello") else None,
+        offer=_message(frame.offer) if frame.HasField("offer") else None,
+        part=_part(frame.part) if frame.HasField("part") else None,
+    )
+
+
+def encode_answer(answer: SnapshotAnswer) -> bytes:
+    """Return what the receiver of a transfer says, as a frame."""
+    welcome = None if answer.welcome is None else wire.Welcome(**msgspec.structs.asdict(answer.welcome))
+    encoded = wire.SnapshotAnswer(welcome=welcome, after=answer.after, is_installed=answer.is_installed)
+    return encoded.SerializeToString()
+
+
+def decode_answer(data: bytes) -> SnapshotAnswer:
+    """Return what `encode_answer` was given.
+
+    Raises:
+        MalformedError: It cannot have been.
+    """
+    answer = wire.SnapshotAnswer()
+    _parse(answer, data)
+    return SnapshotAnswer(
+        welcome=_fields(Welcome, answer.welcome) if answer.HasField("welcome") else None,
+        after=answer.after if answer.HasField("after") else None,
+        is_installed=answer.is_installed,
+    )
+
+
+def _parse(into: protobuf.Message, data: bytes) -> None:
     try:
         into.ParseFromString(data)
-    except DecodeError as error:
+    except protobuf.DecodeError as error:
         raise MalformedError(f"undecodable {type(into).__name__} of {len(data)} bytes: {error}") from error
 
 
-def _add(batch: wire.Batch, message: Message) -> None:
+def _fill(into: wire.Message, message: Message) -> None:
     if complaint := _complaint(message.type, message.sender, message.to) or (message.responses and "responses"):
         raise ValueError(f"{message.type.name} is not for the network: {complaint}")
-    # Filled in place: protobuf copies a message that is made elsewhere by encoding and decoding it.
-    added = batch.messages.add(
-        type=message.type,
-        to=message.to,
-        sender=message.sender,
-        term=message.term,
-        log_term=message.log_term,
-        index=message.index,
-        commit=message.commit,
-        vote=message.vote,
-        reject=message.reject,
-        reject_hint=message.reject_hint,
-        context=message.context,
-    )
-    entries = added.entries
-    for entry in message.entries:
-        entries.add(term=entry.term, index=entry.index, kind=entry.kind, data=entry.data)
+    into.type = message.type
+    into.to = message.to
+    into.sender = message.sender
+    into.term = message.term
+    into.log_term = message.log_term
+    into.index = message.index
+    into.commit = message.commit
+    into.vote = message.vote
+    into.reject = message.reject
+    into.reject_hint = message.reject_hint
+    into.context = message.context
+    into.session = message.session
+    _fill_entries(into.entries, message.entries)
     if message.snapshot is not None:
-        _fill_snapshot(added.snapshot, message.snapshot)
+        _fill_snapshot(into.snapshot, message.snapshot)
+
+
+def _fill_entries(into: "RepeatedCompositeFieldContainer[wire.Entry]", entries: Sequence[Entry]) -> None:
+    for entry in entries:
+        added = into.add()
+        added.term = entry.term
+        added.index = entry.index
+        added.kind = entry.kind
+        added.data = entry.data
 
 
 def _fill_snapshot(into: wire.Snapshot, snapshot: Snapshot) -> None:
@@ -182,6 +332,7 @@ def _message(message: wire.Message) -> Message:
         reject=message.reject,
         reject_hint=message.reject_hint,
         context=message.context,
+        session=message.session,
     )
 
 
@@ -210,15 +361,15 @@ def _snapshot_bytes(snapshot: Snapshot) -> int:
     return MESSAGE_OVERHEAD_BYTES + len(snapshot.data) + 10 * sum(map(len, listed))
 
 
-def _hello(hello: wire.Hello) -> Hello:
-    return Hello(
-        cluster_id=hello.cluster_id,
-        sender=hello.sender,
-        to=hello.to,
-        boot_epoch=hello.boot_epoch,
-        stream=hello.stream,
-        address=hello.address,
-    )
+def _fields(of: type[_Flat], message: protobuf.Message) -> _Flat:
+    """Return what has the same fields on the wire, none of them nested."""
+    return of(**{name: getattr(message, name) for name in of.__struct_fields__})
+
+
+def _part(part: wire.SnapshotPart) -> SnapshotPart:
+    if google_crc32c.value(part.rows) != part.crc32c:
+        raise MalformedError(f"a part of {len(part.rows)} bytes fails its checksum")
+    return SnapshotPart(rows=part.rows, sha256=part.sha256, is_last=part.is_last)
 
 
 def _complaint(kind: MessageType, sender: int, to: int) -> str:

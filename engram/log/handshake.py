@@ -1,7 +1,12 @@
-"""Who may open a stream to whom. Ports and names are reused; identities are not, so every stream states both."""
+"""Who may open a stream to whom. Ports and names are reused; identities are not, so every stream states both.
 
-from dataclasses import dataclass
+A node in no cluster yet, whose cluster id is empty, belongs to the first that greets its disk by name.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from engram.log.codec import Batch, Hello, Welcome
 from engram.log.consensus.types import MessageType
@@ -10,12 +15,18 @@ _FORWARDED = frozenset({MessageType.PROPOSE, MessageType.READ_INDEX, MessageType
 """A follower passes these on to its leader in the name of whoever asked."""
 
 
+FORMING = "forming"
+"""Stands for the id of a cluster while one is being formed: of two nodes that form one, at most one succeeds."""
+
+
 class Refusal(StrEnum):
     """Why a stream was refused, or ended by the one who receives. Stable: for metrics."""
 
     WRONG_CLUSTER = "wrong_cluster"
     WRONG_NODE = "wrong_node"
     """The address belongs to another node than the sender believed."""
+    WRONG_STORE = "wrong_store"
+    """The node has another disk than the cluster knows of: it has forgotten what it promised."""
     STALE = "stale"
     """A newer start of the same node, or a newer stream of the same start, is known."""
     STRANGER = "stranger"
@@ -37,53 +48,96 @@ class Identity:
     """What a node states about itself."""
 
     cluster_id: str
+    """Empty: in no cluster yet."""
     node_id: int
     boot_epoch: int
     """Higher at each start of the node, from 1."""
     address: str
     """host:port where other nodes reach it."""
+    store_id: str
+    """Of its disk."""
+    http_address: str
+    """host:port where clients reach it; empty: not known."""
 
 
 class Doorkeeper:
-    """Remembers the newest start and stream of each peer, and lets nothing older in."""
+    """Remembers the newest start and stream of each peer, and lets nothing older in.
 
-    def __init__(self, identity: Identity) -> None:
-        self._identity = identity
-        self._epochs: dict[int, int] = {}
+    Args:
+        identity: Of the node at whose door this is.
+        store_of: Returns the store id that the cluster knows of a node; empty if it knows none.
+    """
+
+    def __init__(self, identity: Identity, store_of: Callable[[int], str]) -> None:
+        self.identity = identity
+        self._store_of = store_of
+        self._starts: dict[int, _Start] = {}
         self._streams: dict[int, Hello] = {}
+
+    def join(self, cluster_id: str) -> None:
+        """Belong to cluster `cluster_id` from now on: FORMING, or empty again, until it is known which.
+
+        Raises:
+            ValueError: It belongs to another.
+        """
+        if self.identity.cluster_id not in {"", FORMING, cluster_id}:
+            raise ValueError(f"in cluster {self.identity.cluster_id!r} already, not in {cluster_id!r}")
+        self.identity = replace(self.identity, cluster_id=cluster_id)
 
     def forget(self, node_id: int) -> None:
         """Forget what is known of `node_id`, which is no peer any more."""
-        self._epochs.pop(node_id, None)
+        self._starts.pop(node_id, None)
         self._streams.pop(node_id, None)
 
-    def check_identity(self, hello: Hello) -> None:
-        """Check that `hello` is meant for this node.
+    def check(self, hello: Hello) -> None:
+        """Check that `hello` is meant for this node, and comes from whom and from where it says; note nothing.
 
         Raises:
-            RefusedError: It is not.
+            RefusedError: It is not, or does not.
         """
-        self._check_cluster(hello.cluster_id, hello.sender)
-        if hello.to != self._identity.node_id:
+        own = self.identity
+        if hello.to != own.node_id:
             raise RefusedError(
-                Refusal.WRONG_NODE, f"this is node {self._identity.node_id}; node {hello.sender} wants node {hello.to}"
+                Refusal.WRONG_NODE, f"this is node {own.node_id}; node {hello.sender} wants node {hello.to}"
             )
-        if hello.sender == self._identity.node_id:
+        if hello.sender == own.node_id:
             raise RefusedError(Refusal.WRONG_NODE, f"node {hello.sender} is this node itself")
+        if own.cluster_id or not hello.cluster_id:
+            self._check_cluster(hello.cluster_id, hello.sender)
+        elif not hello.to_store_id:
+            raise RefusedError(
+                Refusal.WRONG_STORE, f"this node is in no cluster, and node {hello.sender} does not name its store"
+            )
+        if hello.to_store_id not in {"", own.store_id}:
+            raise RefusedError(
+                Refusal.WRONG_STORE,
+                f"node {hello.sender} wants store {hello.to_store_id!r} of node {own.node_id}, which has "
+                f"{own.store_id!r}: a disk was lost or exchanged; remove the node and add it again",
+            )
+        self._check_store(hello.sender, hello.store_id)
+        self._check_start(hello.sender, _Start(hello.store_id, hello.boot_epoch))
 
     def admit(self, hello: Hello) -> None:
-        """Make the stream that `hello` opens the only one of its sender.
+        """Make the stream that `hello` opens, which was checked, the only one of its sender.
 
         Raises:
             RefusedError: There is a newer one.
         """
-        self._check_epoch(hello.sender, hello.boot_epoch)
+        self.note(hello)
         known = self._streams.get(hello.sender)
-        if known is not None and (known.boot_epoch, known.stream) >= (hello.boot_epoch, hello.stream):
+        if known is not None and is_older(hello, known):
             raise RefusedError(
                 Refusal.STALE, f"node {hello.sender}: stream {hello.stream} comes after stream {known.stream}"
             )
         self._streams[hello.sender] = hello
+
+    def note(self, hello: Hello) -> None:
+        """Remember the start that `hello`, which was checked, comes from.
+
+        Raises:
+            RefusedError: A newer one is known by now.
+        """
+        self._note_start(hello.sender, _Start(hello.store_id, hello.boot_epoch))
 
     def check_current(self, hello: Hello) -> None:
         """Check that no newer stream replaced the one that `hello` opened: what it still brings would be out of order.
@@ -97,7 +151,7 @@ class Doorkeeper:
             )
 
     def check_welcome(self, node_id: int, welcome: Welcome) -> None:
-        """Check that `welcome` comes from `node_id`, and from its newest start.
+        """Check that `welcome` comes from `node_id`, from its disk, and from its newest start.
 
         Raises:
             RefusedError: It does not.
@@ -105,20 +159,49 @@ class Doorkeeper:
         self._check_cluster(welcome.cluster_id, node_id)
         if welcome.node_id != node_id:
             raise RefusedError(Refusal.WRONG_NODE, f"node {welcome.node_id} answers at the address of node {node_id}")
-        self._check_epoch(node_id, welcome.boot_epoch)
+        self._check_store(node_id, welcome.store_id)
+        self._note_start(node_id, _Start(welcome.store_id, welcome.boot_epoch))
 
     def _check_cluster(self, cluster_id: str, node_id: int) -> None:
-        if cluster_id != self._identity.cluster_id:
+        if cluster_id != self.identity.cluster_id or not cluster_id:
             raise RefusedError(
                 Refusal.WRONG_CLUSTER,
-                f"node {node_id} belongs to cluster {cluster_id!r}, this node to {self._identity.cluster_id!r}",
+                f"node {node_id} belongs to cluster {cluster_id!r}, this node to {self.identity.cluster_id!r}",
             )
 
-    def _check_epoch(self, node_id: int, boot_epoch: int) -> None:
-        known = self._epochs.get(node_id, 0)
-        if boot_epoch < known:
-            raise RefusedError(Refusal.STALE, f"node {node_id}: start {boot_epoch} comes after start {known}")
-        self._epochs[node_id] = boot_epoch
+    def _check_store(self, node_id: int, store_id: str) -> None:
+        known = self._store_of(node_id)
+        if known not in {"", store_id}:
+            raise RefusedError(
+                Refusal.WRONG_STORE,
+                f"node {node_id} has store {store_id!r}, and is known with {known!r}: "
+                "a disk was lost or exchanged; remove the node and add it again",
+            )
+
+    def _note_start(self, node_id: int, start: "_Start") -> None:
+        self._check_start(node_id, start)
+        self._starts[node_id] = start
+
+    def _check_start(self, node_id: int, start: "_Start") -> None:
+        known = self._starts.get(node_id)
+        if known is not None and known.store_id == start.store_id and start.boot_epoch < known.boot_epoch:
+            raise RefusedError(
+                Refusal.STALE, f"node {node_id}: start {start.boot_epoch} comes after start {known.boot_epoch}"
+            )
+
+
+class _Start(NamedTuple):
+    """Starts are counted on the disk, so those of another disk do not compare."""
+
+    store_id: str
+    boot_epoch: int
+
+
+def is_older(hello: Hello, known: Hello) -> bool:
+    """Return whether `hello` is no newer than `known`, which is of the same sender."""
+    if hello.store_id != known.store_id:
+        return False
+    return (hello.boot_epoch, hello.stream) <= (known.boot_epoch, known.stream)
 
 
 def check_batch(hello: Hello, batch: Batch) -> None:

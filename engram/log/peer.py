@@ -34,6 +34,12 @@ class Options:
     """A stream that lasted this long ends the back-off."""
     drain_s: float = 0.3
     """What waits when the transport is told to stop has this long to leave."""
+    snapshot_bytes_per_s: float = 50e6
+    """How fast rows leave for a node that lacks them, so that those who do not still get their messages."""
+    snapshot_progress_s: float = 10.0
+    """A transfer of rows that stands still for so long, at either end, has failed."""
+    snapshot_pause_s: float = 0.5
+    """A transfer that failed is reported after this, since the report may start the next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +104,7 @@ class Home(Protocol):
         """Return the greeting of a new stream to `node_id`."""
 
     def check_welcome(self, node_id: int, welcome: Welcome) -> None:
-        """Check that `welcome` comes from `node_id`; raises RefusedError."""
+        """Check that `welcome` comes from `node_id`, and pass on what it says; raises RefusedError."""
 
     def backoff_s(self, failures: int) -> float:
         """Return how long to wait after so many failures in a row."""

@@ -1,20 +1,17 @@
-"""One node of the replicated log: drives the Raft core, its disk and its clock, and hands out what is committed.
+"""One node of the replicated log, as the application and whoever administers the cluster see it.
 
-Two tasks and a ticker, all on one loop. The driver owns the core: it moves it from one settled state to the next without
-ever waiting in between. The writer has at most one transaction under way; whatever the core asks for meanwhile goes
-into the next one, so that the slower the disk, the more each fsync carries.
+What is proposed here is appended on the leader, replicated, and handed out once a majority holds it. How that happens is
+the driver's and the core's business.
 """
 
 import asyncio
 import random
-from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from engram.clock import Clock
 from engram.errors import (
     FatalError,
+    HandingOverError,
     NoLeaderError,
     NotLeaderError,
     NotReadyError,
@@ -22,70 +19,33 @@ from engram.errors import (
     TooLargeError,
     first_of,
 )
-from engram.log.consensus.config import Config
-from engram.log.consensus.rawnode import RawNode, Ready
 from engram.log.consensus.types import (
-    LOCAL_APPEND_THREAD,
-    LOCAL_APPLY_THREAD,
+    NO_NODE,
+    ConfChange,
+    ConfState,
+    DropReason,
     Entry,
-    EntryKind,
-    HardState,
     Message,
     ProposalDroppedError,
     Role,
-    decode_conf_change,
 )
+from engram.log.driver import Driver
+from engram.log.members import Book
+from engram.log.options import PROPOSAL_BYTES_MAX, Observer, Options, Outlet
 from engram.log.position import Position
+from engram.log.roster import Roster
 from engram.log.rows import CHUNK_ENTRIES_MAX
-from engram.log.sqlite import Append, SqliteLog
+from engram.log.sqlite import SqliteLog
+from engram.log.status import ReplicaStatus
 
-PROPOSAL_BYTES_MAX = 4 * 1024 * 1024 + 64 * 1024
-"""The largest entry of the application, 4 MiB, and the framing around it; a message between nodes holds one."""
+__all__ = ["Observer", "Options", "Replica"]
 
-UNCOMMITTED_BYTES_MAX = 64 * 1024 * 1024
-"""Beyond this the disk is hopelessly behind, and memory is what is left to lose."""
-
-
-class Observer(Protocol):
-    """Who wants to know how long things take."""
-
-    def synced(self, seconds: float, entries: int) -> None:
-        """One transaction made `entries` entries durable."""
-
-    def committed(self, seconds: float) -> None:
-        """An entry that was proposed here is committed, this long after."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How patient the node is, and how often its base moves."""
-
-    tick_s: float = 0.05
-    heartbeat_ticks: int = 1
-    election_ticks: int = 6
-    snapshot_threshold: int = 1000
-    """Committed entries between one base and the next."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplicaStatus:
-    """What a node knows of itself at one moment."""
-
-    node_id: int
-    role: str
-    leader_id: int
-    """0 while none is known."""
-    term: int
-    commit_index: int
-    last_index: int
-    base_index: int
-    applied_index: int
-    """The last committed entry that `entries` hands out here."""
-    members: Sequence[int]
+READ_RETRY_S_MIN = 0.25
+"""A question about a read, or its answer, may be lost: it is asked again after an election timeout, or this."""
 
 
 class Replica:
-    """A node of the log, of a cluster of one. `run` drives it; everything else is called on the same loop.
+    """A node of the log. `run` drives it; everything else is called on the same loop.
 
     An error of the disk ends `run` with that error, and with it every wait and every later call: what the disk holds is
     unknown until the log is opened again.
@@ -95,84 +55,111 @@ class Replica:
         self, log: SqliteLog, *, clock: Clock, rng: random.Random, observer: Observer, options: Options | None = None
     ) -> None:
         self._log = log
-        self._clock = clock
-        self._observer = observer
-        self._options = options or Options()
-        self._hard_state, self._members = log.initial_state()
-        self._handed_over = self._hard_state.commit
-        self._raw = RawNode(self._config(rng))
-        self._appends: list[Message] = []
-        self._must_sync = False
-        self._is_writing = False
-        self._released: list[Message] = []
-        self._proposals: deque[tuple[int, float]] = deque()  # index, and when
-        self._is_stopping = False
+        self._driver = Driver(log, clock=clock, rng=rng, observer=observer, options=options or Options())
         self._is_over = False
         self._failure: FatalError | None = None
-        self._wake = asyncio.Event()
-        self._to_write = asyncio.Event()
         self._over = asyncio.Event()
         self._over.set()
-        self._moved = asyncio.Event()
-        self._published = (0, 0, 0)
 
-    def _config(self, rng: random.Random) -> Config:
-        return Config(
-            id=self._log.state.node_id,
-            storage=self._log,
-            rng=rng,
-            election_ticks=self._options.election_ticks,
-            heartbeat_ticks=self._options.heartbeat_ticks,
-            applied=self._handed_over,
-            async_storage_writes=True,
-            max_uncommitted_bytes=UNCOMMITTED_BYTES_MAX,
-            proposal_forwarding=False,
-        )
+    # What a node knows.
+
+    @property
+    def node_id(self) -> int:
+        """Of this node."""
+        return self._driver.raw.raft.id
 
     @property
     def commit_index(self) -> int:
         """The last index that a majority holds, and that this node knows to be so."""
-        return self._raw.committed
+        return self._driver.raw.committed
+
+    @property
+    def applied_index(self) -> int:
+        """The last committed entry that `entries` hands out here."""
+        return self._driver.applied_index
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node leads, as far as it knows: that it does not, it notices within an election timeout."""
+        return self._driver.raw.raft.role is Role.LEADER
+
+    @property
+    def leader_id(self) -> int:
+        """Who leads, as far as this node knows; 0: nobody."""
+        return self._driver.raw.raft.leader_id
+
+    @property
+    def roster(self) -> Roster:
+        """Who belongs to the cluster, as far as the log was applied here."""
+        return self._driver.roster
 
     def status(self) -> ReplicaStatus:
         """Return what the node knows of itself now."""
-        raft = self._raw.raft
+        raw = self._driver.raw
+        raft = raw.raft
         return ReplicaStatus(
             node_id=raft.id,
-            role=raft.role.name.lower(),
+            role=raft.role,
             leader_id=raft.leader_id,
             term=raft.term,
-            commit_index=self._raw.committed,
-            last_index=self._raw.last_index,
-            base_index=self._log.first_index() - 1,
-            applied_index=self._handed_over,
-            members=sorted({*self._members.voters, *self._members.learners}),
+            commit_index=raw.committed,
+            last_index=raw.last_index,
+            base_index=self._log.state.base_index,
+            applied_index=self._driver.applied_index,
+            is_joint=raft.tracker.members.is_joint,
+            has_pending_change=raft.pending_conf_index > raft.log.applied,
+            is_handing_over=raft.transferee != NO_NODE,
+            progress=raw.status().progress,
         )
+
+    async def wait_moved(self) -> None:
+        """Wait until the applied index, the term, the role, or the leader changes.
+
+        Raises:
+            StorageError, CorruptionError: The disk has failed.
+            NotReadyError: The node has stopped.
+        """
+        self._check()
+        if self._is_over:
+            raise NotReadyError("the node has stopped")
+        await self._driver.moved.wait()
+
+    async def wait_ready(self) -> None:
+        """Wait until a leader is known, and, if that is this node, until all earlier entries are committed.
+
+        Raises:
+            StorageError, CorruptionError: The disk has failed.
+            NotReadyError: The node has stopped.
+        """
+        while not self._is_ready():
+            await self.wait_moved()
+
+    async def wait_handed_over(self, timeout_s: float) -> None:
+        """Return when it is known who leads after a handover, or `timeout_s` later."""
+        raft = self._driver.raw.raft
+        try:
+            async with asyncio.timeout(timeout_s):
+                while raft.transferee != NO_NODE or raft.leader_id == NO_NODE:
+                    await self.wait_moved()
+        except TimeoutError:
+            return
+
+    # What the application does.
 
     def propose(self, data: bytes) -> Position:
         """Append `data` on the leader and return where; it is not durable yet, and counts only once it is committed.
 
         Raises:
             NoLeaderError, NotLeaderError: This node does not lead.
-            OverloadedError: 64 MiB wait to be committed.
+            HandingOverError: It is about to lead no more.
+            OverloadedError: 64 MiB wait to be committed, or the disk does not answer.
             TooLargeError: It is over PROPOSAL_BYTES_MAX.
-            NotReadyError: The node is stopping.
-            StorageError, CorruptionError: The disk has failed.
+            NotReadyError: The node is stopping, or has to because its disk failed.
         """
-        self._check()
-        if self._is_stopping:
-            raise NotReadyError("the node is stopping")
         if len(data) > PROPOSAL_BYTES_MAX:
             raise TooLargeError("the log entry", size_bytes=len(data), limit_bytes=PROPOSAL_BYTES_MAX)
-        self._check_leads()
-        try:
-            self._raw.propose(data)
-        except ProposalDroppedError as error:
-            raise OverloadedError(f"the log takes no more now: {error}") from error
-        log_index = self._raw.last_index
-        self._proposals.append((log_index, self._clock.monotonic_s()))
-        self._wake.set()
-        return Position(log_index, self._raw.term)
+        driver = self._driver
+        return self._propose(lambda: driver.proposals.add(driver.raw, data))
 
     async def entries(self, after: int) -> AsyncIterator[Sequence[Entry]]:
         """Yield the committed entries above `after` in batches, in order, and wait for more until the node has stopped.
@@ -183,10 +170,11 @@ class Replica:
         Raises:
             StorageError, CorruptionError: The disk has failed.
         """
+        driver = self._driver
         while True:
             self._check()
-            if after < self._handed_over:
-                up_to = self._handed_over
+            if after < driver.applied_index:
+                up_to = driver.applied_index
                 batch = await self._log.read(after, up_to, CHUNK_ENTRIES_MAX)
                 after = batch[-1].index if batch else up_to
                 if batch:
@@ -194,7 +182,7 @@ class Replica:
             elif self._is_over:
                 return
             else:
-                await self._moved.wait()
+                await driver.moved.wait()
 
     async def read(self, after: int, limit: int = CHUNK_ENTRIES_MAX) -> Sequence[Entry]:
         """Return the first `limit` committed entries above `after`, or fewer, but at least one if there is one.
@@ -203,7 +191,7 @@ class Replica:
             StorageError, CorruptionError: The disk has failed.
         """
         self._check()
-        return await self._log.read(after, self._handed_over, limit)
+        return await self._log.read(after, self.applied_index, limit)
 
     async def rewrite(self, payloads: Mapping[int, bytes]) -> None:
         """Replace the payloads of committed entries, by index; b"" erases.
@@ -214,26 +202,100 @@ class Replica:
             StorageError, CorruptionError: The disk has failed, or there is no such entry.
         """
         self._check()
-        assert all(0 < index <= self._handed_over for index in payloads), "only what is committed may be rewritten"
+        assert all(0 < index <= self.applied_index for index in payloads), "only what is committed may be rewritten"
         await self._log.rewrite(payloads)
 
-    async def wait_ready(self) -> None:
-        """Wait until a leader is known, and, if that is this node, until all earlier entries are committed.
+    async def read_index(self, timeout_s: float) -> int:
+        """Return the index up to which a read must see the log to miss nothing that was acknowledged before this call.
 
         Raises:
-            StorageError, CorruptionError: The disk has failed.
-            NotReadyError: The node has stopped.
+            NoLeaderError: There is none to ask.
+            NotReadyError: The leader did not answer in time, or heard no majority.
         """
-        while not self._is_ready():
-            self._check()
-            if self._is_over:
-                raise NotReadyError("the node has stopped")
-            await self._moved.wait()
+        try:
+            async with asyncio.timeout(timeout_s):
+                while (index := await self._ask_leader()) is None:
+                    pass
+                return index
+        except TimeoutError:
+            raise NotReadyError(f"the leader did not confirm within {timeout_s:g} s that it leads") from None
+
+    async def _ask_leader(self) -> int | None:
+        if self._is_over:
+            raise NotReadyError("the node has stopped")
+        if self.leader_id == NO_NODE:
+            raise NoLeaderError("no leader is known")
+        waiting = self._driver.reads.wait()
+        self._driver.wake()
+        try:
+            async with asyncio.timeout(max(self._driver.options.election_s, READ_RETRY_S_MIN)):
+                return await waiting
+        except TimeoutError:
+            return None
+
+    # What changes the cluster.
+
+    async def initialize(self, cluster_id: str, members: ConfState, book: Book) -> None:
+        """Found a cluster on this node's empty log, and stand for election in it.
+
+        Raises:
+            ConfigError: The log is not empty, or belongs to a cluster.
+        """
+        self._check()
+        await self._log.bootstrap(cluster_id, members, book)
+        self._driver.load()
+        self._driver.tell_outlet()
+        self._driver.core().campaign()
+
+    def propose_change(self, change: ConfChange) -> Position:
+        """Append a change of the membership; to be called only while none is under way. Raises what `propose` does."""
+
+        def append() -> Position:
+            core = self._driver.core()
+            core.propose_conf_change(change)
+            return Position(core.last_index, core.term)
+
+        return self._propose(append)
+
+    def transfer_leadership(self, to: int) -> None:
+        """Begin to hand over to `to`; given up after the time of an election."""
+        self._driver.core().transfer_leadership(to)
+
+    async def move_base(self) -> int:
+        """Take a snapshot: move the base up to what is applied, and return where it is."""
+        self._check()
+        await self._driver.move_base()
+        return self._log.state.base_index
+
+    # What other nodes say, and what becomes of the connections to them.
+
+    def connect(self, outlet: Outlet) -> None:
+        """Send through `outlet` from now on."""
+        self._driver.outlet = outlet
+
+    def receive(self, messages: Sequence[Message]) -> None:
+        """Take messages of other nodes."""
+        if not self._is_over:
+            self._driver.receive(messages)
+
+    def report_unreachable(self, node_id: int) -> None:
+        """Note that messages to `node_id` were lost."""
+        self._driver.core().report_unreachable(node_id)
+
+    def report_snapshot(self, node_id: int, *, ok: bool) -> None:
+        """Note that the snapshot for `node_id` is there, or is not."""
+        self._driver.core().report_snapshot(node_id, ok=ok)
+
+    def lose(self, node_id: int) -> None:
+        """Note that the connection to `node_id` broke: its process may be gone."""
+        self._driver.lose(node_id)
+
+    # From start to stop.
 
     async def stop(self) -> None:
         """Take no more proposals, finish what is under way, and end `run`; readers get the rest and end too."""
-        self._is_stopping = True
-        self._wake.set()
+        self._driver.is_stopping = True
+        self._driver.wake()
         await self._over.wait()
 
     async def run(self) -> None:
@@ -244,144 +306,42 @@ class Replica:
         """
         self._over.clear()
         try:
-            await self._join()
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._write()), group.create_task(self._tick())]
-                await self._drive()
-                for task in tasks:
-                    task.cancel()
-            await self._log.append([Append(hard_state=self._hard_state)])  # the commit index is recorded late
+            await self._driver.run()
         except* Exception as errors:  # noqa: BLE001  a task boundary: whatever it is, every waiter must hear of it
             self._failure = _first_fatal(errors)
         finally:
-            self._is_over = self._is_stopping = True
+            self._is_over = self._driver.is_stopping = True
+            self._driver.reads.fail(NotReadyError("the node has stopped"))
             self._over.set()
-            self._notify()
+            self._driver.notify()
         self._check()
 
-    async def _join(self) -> None:
-        """Take up the membership of the committed entries, and stand for election if no other node could."""
-        for entry in await self._log.membership_changes(self._handed_over):
-            self._change_members(entry)
-        if self._members.voters == (self._raw.raft.id,):
-            self._raw.campaign()
-
-    async def _drive(self) -> None:
-        while True:
-            self._settle()
-            if self._is_stopping and not self._is_writing and not self._appends:
-                return
-            await self._wake.wait()
-            self._wake.clear()
-
-    async def _write(self) -> None:
-        while True:
-            await self._to_write.wait()
-            self._to_write.clear()
-            batch, self._appends, self._must_sync = self._appends, [], False
-            appends = [Append(entries=message.entries) for message in batch if message.entries]
-            started_s = self._clock.monotonic_s()
-            await self._log.append([*appends, Append(hard_state=self._hard_state)])
-            self._observer.synced(self._clock.monotonic_s() - started_s, sum(len(append.entries) for append in appends))
-            self._release(batch)
-            self._wake.set()
-            if self._handed_over - self._log.first_index() >= self._options.snapshot_threshold:
-                await self._log.move_base(self._handed_over, self._members)
-            self._is_writing = False
-            self._wake.set()
-
-    async def _tick(self) -> None:
-        # At most one tick for each time this wakes. After a pause of the whole process the missed ones are not made up
-        # for: they would time the leader out before its messages, which wait in the socket, are read.
-        while True:
-            await asyncio.sleep(self._options.tick_s)
-            self._raw.tick()
-            self._wake.set()
-
-    def _settle(self) -> None:
-        """Let the core do all that it can without the disk, and start the next transaction if none is under way."""
-        while True:
-            released, self._released = self._released, []
-            for message in released:
-                self._raw.step(message)
-            if self._raw.has_ready():
-                self._take(self._raw.ready())
-            elif self._appends and not self._is_writing:
-                self._dispatch()
-            elif not self._released:
-                break
-        self._publish()
-
-    def _take(self, ready: Ready) -> None:
-        for message in ready.messages:
-            if message.to == LOCAL_APPEND_THREAD:
-                self._queue(message)
-            elif message.to == LOCAL_APPLY_THREAD:
-                self._apply(message)
-            else:
-                raise NotImplementedError(f"a message to node {message.to}: this node has no peers")
-
-    def _queue(self, message: Message) -> None:
-        assert message.snapshot is None, "a node without peers gets no snapshot"
-        if message.term:
-            hard_state = HardState(term=message.term, vote=message.vote, commit=message.commit)
-            if (hard_state.term, hard_state.vote) != (self._hard_state.term, self._hard_state.vote):
-                self._must_sync = True
-            self._hard_state = hard_state
-        if message.entries:
-            self._must_sync = True
-        self._appends.append(message)
-
-    def _dispatch(self) -> None:
-        if self._must_sync:
-            self._is_writing = True
-            self._to_write.set()
-        else:  # at most a higher commit index, which the next transaction takes along
-            batch, self._appends = self._appends, []
-            self._release(batch)
-
-    def _release(self, batch: Sequence[Message]) -> None:
-        for message in batch:
-            self._released.extend(message.responses)
-
-    def _apply(self, message: Message) -> None:
-        for entry in message.entries:
-            if entry.kind is not EntryKind.NORMAL:
-                self._change_members(entry)
-        self._handed_over = message.entries[-1].index
-        self._released.extend(message.responses)
-
-    def _publish(self) -> None:
-        news = (self._handed_over, self._raw.raft.leader_id, self._raw.raft.term)
-        if news == self._published:
-            return
-        self._published = news
-        now_s = self._clock.monotonic_s()
-        while self._proposals and self._proposals[0][0] <= self._handed_over:
-            self._observer.committed(now_s - self._proposals.popleft()[1])
-        self._log.trim(self._handed_over)
-        self._notify()
-
-    def _notify(self) -> None:
-        moved, self._moved = self._moved, asyncio.Event()  # whoever comes later waits for the next one
-        moved.set()
-
-    def _check_leads(self) -> None:
-        raft = self._raw.raft
-        if raft.role is Role.LEADER:
-            return
-        if raft.leader_id:
-            raise NotLeaderError(raft.leader_id)
-        raise NoLeaderError("no leader is known")
+    def _propose(self, append: Callable[[], Position]) -> Position:
+        driver, raft = self._driver, self._driver.raw.raft
+        if self._failure is not None:
+            raise NotReadyError(f"the node has to stop: {self._failure}") from self._failure
+        if driver.is_stopping:
+            raise NotReadyError("the node is stopping")
+        if raft.role is not Role.LEADER:
+            if raft.leader_id:
+                raise NotLeaderError(raft.leader_id)
+            raise NoLeaderError("no leader is known")
+        if driver.is_hung:
+            raise OverloadedError("the disk has not answered for too long")
+        try:
+            position = append()
+        except ProposalDroppedError as error:
+            if error.reason is DropReason.TRANSFERRING:
+                raise HandingOverError(f"node {raft.transferee} is about to lead") from error
+            raise OverloadedError(f"the log takes no more now: {error}") from error
+        driver.wake()
+        return position
 
     def _is_ready(self) -> bool:
-        raft = self._raw.raft
+        raft = self._driver.raw.raft
         if raft.role is Role.LEADER:
-            return self._log.term(self._handed_over) == raft.term
+            return self._log.term(self.applied_index) == raft.term
         return bool(raft.leader_id)
-
-    def _change_members(self, entry: Entry) -> None:
-        self._members = self._raw.apply_conf_change(decode_conf_change(entry))
 
     def _check(self) -> None:
         if self._failure is not None:

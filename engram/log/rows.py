@@ -2,15 +2,15 @@
 
 Everything here runs in the database's thread. Nothing here decides what Raft wants; `engram.log.sqlite` does.
 
-A row once written is never deleted, save by Raft's own truncation. SQLite's `secure_delete` zeroes the cell that goes,
-but a deletion may also make it move the cells that stay, from page to page, and leave old copies in the gaps between
-them. Those would outlive a later erasure. So erasing replaces a payload, in place, and a truncation leaves a mark that
-makes the next erasure rebuild the file.
+An entry once written is never deleted, save by Raft's own truncation. SQLite's `secure_delete` zeroes the cell that
+goes, but a deletion may also make it move the cells that stay, from page to page, and leave old copies in the gaps
+between them. Those would outlive a later erasure. So erasing replaces a payload, in place, and a truncation leaves a
+mark that makes the next erasure rebuild the file.
 """
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import google_crc32c
@@ -19,25 +19,28 @@ import msgspec
 from engram.database import Connection, Format, file_format, insert_rows, is_empty, quick_check, stamp
 from engram.errors import CorruptionError
 from engram.log.consensus.types import ConfState, Entry, EntryKind
+from engram.log.members import Book, decode_book, encode_book
 
-FORMAT = Format(application_id=0x656E674C, version=1)
-"""`engL`, and the layout below. A file of another version is refused: the log is the truth, it is never rebuilt."""
+FORMAT = Format(application_id=0x656E674C, version=2)
+"""`engL`, and the layout below. A file of an unknown version is refused: the log is the truth, it is never rebuilt."""
+OLD_FORMAT = FORMAT._replace(version=1)
+"""Before clusters: no `staged`, and no cluster, epoch, or book in the state. It is read, and brought up to date."""
 
 CHUNK_ENTRIES_MAX = 1024
 CHUNK_BYTES_MAX = 8 * 1024 * 1024
 """One read of the file. While it runs an append waits: it must stay a matter of milliseconds."""
 
-_SCHEMA = (
-    """
-    CREATE TABLE entries (
-        idx INTEGER PRIMARY KEY,
-        term INTEGER NOT NULL,
-        kind INTEGER NOT NULL,
-        data BLOB NOT NULL,
-        crc INTEGER NOT NULL
-    )
-    """,
-    """
+_ROW = """
+    idx INTEGER PRIMARY KEY,
+    term INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    data BLOB NOT NULL,
+    crc INTEGER NOT NULL
+"""
+_CREATE_ENTRIES = f"CREATE TABLE entries ({_ROW})"
+CREATE_STAGED = f"CREATE TABLE staged ({_ROW})"
+"""Entries of a snapshot that is on its way: committed elsewhere, not yet this log's."""
+_CREATE_STATE = """
     CREATE TABLE state (
         id INTEGER PRIMARY KEY CHECK (id = 1),
         store_id TEXT NOT NULL,
@@ -50,23 +53,32 @@ _SCHEMA = (
         base_term INTEGER NOT NULL,
         base_members TEXT NOT NULL,
         rebuild_due INTEGER NOT NULL,
+        cluster_id TEXT NOT NULL,
+        boot_epoch INTEGER NOT NULL,
+        base_book BLOB NOT NULL,
         crc INTEGER NOT NULL
     )
-    """,
-)
+"""
 _INSERT_STATE = """
     INSERT INTO state (
-        id, store_id, node_id, term, vote, commit_index, last_index, base_index, base_term, base_members, rebuild_due, crc
-    ) VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        id, store_id, node_id, term, vote, commit_index, last_index, base_index, base_term, base_members, rebuild_due,
+        cluster_id, boot_epoch, base_book, crc
+    ) VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _SELECT_STATE = """
+    SELECT
+        store_id, node_id, term, vote, commit_index, last_index, base_index, base_term, base_members, rebuild_due,
+        cluster_id, boot_epoch, base_book, crc
+    FROM state
+"""
+_SELECT_OLD_STATE = """
     SELECT store_id, node_id, term, vote, commit_index, last_index, base_index, base_term, base_members, rebuild_due, crc
     FROM state
 """
 _UPDATE_STATE = """
     UPDATE state SET
         store_id = ?, node_id = ?, term = ?, vote = ?, commit_index = ?, last_index = ?, base_index = ?, base_term = ?,
-        base_members = ?, rebuild_due = ?, crc = ?
+        base_members = ?, rebuild_due = ?, cluster_id = ?, boot_epoch = ?, base_book = ?, crc = ?
 """
 _HEADER = struct.Struct(">QQB")
 
@@ -90,6 +102,12 @@ class State:
     """Who belonged to the cluster at the base."""
     rebuild_due: bool = False
     """A truncation may have left old copies of entries in the file; an erasure must rebuild it."""
+    cluster_id: str = ""
+    """Empty: this node has never been in a cluster."""
+    boot_epoch: int = 0
+    """How many times the file was opened for writing: what is left over from an earlier run is told by it."""
+    base_book: Book = field(default_factory=dict)
+    """Where the members at the base are."""
 
 
 class Problem(NamedTuple):
@@ -110,41 +128,51 @@ def checksum(index: int, term: int, kind: int, data: bytes) -> int:
 
 def create(connection: Connection, state: State) -> None:
     """Make the tables of a new file, in a transaction."""
-    for statement in _SCHEMA:
+    for statement in (_CREATE_ENTRIES, CREATE_STAGED, _CREATE_STATE):
         connection.execute(statement)
     connection.execute(_INSERT_STATE, _state_row(state))
     stamp(connection, FORMAT)
 
 
-def exists(connection: Connection) -> bool:
-    """Return whether the file is a log; False when it is new.
+def migrate(connection: Connection, state: State) -> None:
+    """Bring a file of the old format, whose state is `state`, up to date, in a transaction."""
+    connection.execute("DROP TABLE state")
+    connection.execute(_CREATE_STATE)
+    connection.execute(_INSERT_STATE, _state_row(state))
+    connection.execute(CREATE_STAGED)
+    stamp(connection, FORMAT)
+
+
+def found_format(connection: Connection) -> Format | None:
+    """Return the format of the log file, FORMAT or OLD_FORMAT; None when it is new.
 
     Raises:
         CorruptionError: It is something else, or of another version.
     """
     if is_empty(connection):
-        return False
+        return None
     found = file_format(connection)
-    if found != FORMAT:
+    if found not in {FORMAT, OLD_FORMAT}:
         raise CorruptionError(f"not a log file of this version: its format is {found}, {FORMAT} is needed")
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
-    if not {"entries", "state"} <= tables:
+    if not {"entries", "state"} | ({"staged"} if found == FORMAT else set()) <= tables:
         raise CorruptionError(f"a table is missing: there is only {sorted(tables)}")
-    return True
+    return found
 
 
 def load_state(connection: Connection) -> State:
-    """Return the recorded state.
+    """Return the recorded state, of a file in either format.
 
     Raises:
         CorruptionError: It is missing or fails its checksum.
     """
-    row = connection.execute(_SELECT_STATE).fetchone()
+    is_old = file_format(connection) == OLD_FORMAT
+    row = connection.execute(_SELECT_OLD_STATE if is_old else _SELECT_STATE).fetchone()
     if row is None:
         raise CorruptionError("the log's state row is missing")
     if row[-1] != _state_checksum(row[:-1]):
         raise CorruptionError("the log's state row fails its checksum")
-    return State(
+    state = State(
         store_id=row[0],
         node_id=row[1],
         term=row[2],
@@ -156,6 +184,9 @@ def load_state(connection: Connection) -> State:
         base_members=msgspec.json.decode(row[8], type=ConfState),
         rebuild_due=bool(row[9]),
     )
+    if is_old:
+        return state
+    return replace(state, cluster_id=row[10], boot_epoch=row[11], base_book=decode_book(row[12]))
 
 
 def save_state(connection: Connection, state: State) -> None:
@@ -165,14 +196,14 @@ def save_state(connection: Connection, state: State) -> None:
 
 def insert(connection: Connection, entries: Iterable[Entry]) -> None:
     """Add `entries` behind the last one."""
-    insert_rows(
-        connection,
-        "INSERT INTO entries (idx, term, kind, data, crc) VALUES (?, ?, ?, ?, ?)",
-        [
-            (entry.index, entry.term, entry.kind, entry.data, checksum(entry.index, entry.term, entry.kind, entry.data))
-            for entry in entries
-        ],
-    )
+    statement = "INSERT INTO entries (idx, term, kind, data, crc) VALUES (?, ?, ?, ?, ?)"
+    insert_rows(connection, statement, [as_row(entry) for entry in entries])
+
+
+def as_row(entry: Entry) -> tuple[int, int, int, bytes, int]:
+    """Return what is written of `entry`: idx, term, kind, data, crc."""
+    crc = checksum(entry.index, entry.term, entry.kind, entry.data)
+    return (entry.index, entry.term, entry.kind, entry.data, crc)
 
 
 def truncate(connection: Connection, first_index: int) -> None:
@@ -200,7 +231,7 @@ def read(connection: Connection, after: int, up_to: int, limit: int, *, base_ind
             if row[0] != expected:
                 raise CorruptionError(str(Problem(expected, "is missing")))
             expected += 1
-        if not _is_sound(row):
+        if not is_sound(row):
             raise CorruptionError(str(Problem(row[0], "fails its checksum")))
         entries.append(Entry(term=row[1], index=row[0], kind=EntryKind(row[2]), data=row[3]))
         size_bytes += len(row[3])
@@ -218,13 +249,6 @@ def read_kinds(connection: Connection, after: int, up_to: int) -> list[Entry]:
         (after, up_to, EntryKind.NORMAL),
     )
     return [Entry(term=term, index=index, kind=EntryKind(kind), data=data) for term, index, kind, data in rows]
-
-
-def first_of_terms(connection: Connection, after: int) -> list[tuple[int, int]]:
-    """Return (first index, term) of each term that has an entry above `after`, ascending."""
-    return list(
-        connection.execute("SELECT min(idx), term FROM entries WHERE idx > ? GROUP BY term ORDER BY 1", (after,))
-    )
 
 
 def rewrite(connection: Connection, payloads: Mapping[int, bytes]) -> None:
@@ -258,7 +282,7 @@ def problems(connection: Connection, state: State) -> Iterator[Problem]:
     term = 0
     for row in connection.execute("SELECT idx, term, kind, data, crc FROM entries ORDER BY idx"):
         index = row[0]
-        if not _is_sound(row):
+        if not is_sound(row):
             yield Problem(index, "fails its checksum")
             expected = max(expected, index + 1)
             continue
@@ -283,7 +307,8 @@ def _state_problems(state: State) -> Iterator[Problem]:
         yield Problem(None, f"the commit index {state.commit} is beyond the last index {state.last_index}")
 
 
-def _is_sound(row: tuple[int, int, int, bytes, int]) -> bool:
+def is_sound(row: tuple[int, int, int, bytes, int]) -> bool:
+    """Return whether a row (idx, term, kind, data, crc) is as it was written."""
     index, term, kind, data, crc = row
     try:
         return checksum(index, term, kind, data) == crc
@@ -303,6 +328,9 @@ def _state_row(state: State) -> tuple[object, ...]:
         state.base_term,
         msgspec.json.encode(state.base_members).decode(),
         int(state.rebuild_due),
+        state.cluster_id,
+        state.boot_epoch,
+        encode_book(state.base_book),
     )
     return (*fields, _state_checksum(fields))
 

@@ -1,25 +1,28 @@
 """The log on disk: one SQLite file, its live part mirrored in memory for Raft, one fsync for each batch of appends."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Self, TypeVar
 
 from engram.database import Connection, Database, Setting
 from engram.errors import ConfigError, CorruptionError, StorageError
-from engram.log import rows
-from engram.log.consensus.types import ConfState, Entry, HardState, InvariantViolation, Snapshot, SnapshotMeta
+from engram.log import opening, rows, staging
+from engram.log.changes import Append as Append  # noqa: PLC0414  part of what this module offers
+from engram.log.changes import Plan, continuing, founded, installed, planned
+from engram.log.consensus.types import ConfState, Entry, HardState, Snapshot, SnapshotMeta
+from engram.log.members import Book, encode_book
+from engram.log.opening import Opened
 from engram.log.rows import Problem, State
+from engram.log.staging import Staged
 from engram.log.storage import fitting
-from engram.log.window import Window
 
 T = TypeVar("T")
 
 WINDOW_BYTES_MAX = 8 * 1024 * 1024
-"""Recent payloads kept in memory. A reader that is further behind reads the file."""
+"""Recent payloads kept in memory. A reader that is further behind reads the file, a follower gets a snapshot."""
 
 SETTINGS = (
     Setting("locking_mode", "exclusive"),  # before WAL: its index then lives in the heap, and no other process gets in
@@ -43,26 +46,6 @@ READ_ONLY_SETTINGS = (Setting("query_only", 1), Setting("trusted_schema", 0), Se
 _REWRITE_ENTRIES_MAX = 256
 """One transaction of an erasure; appends wait for no more than that."""
 
-_PROBLEMS_MAX = 1000
-"""A file that has more of them is not examined further."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Append:
-    """What Raft asks to make durable at once: entries, which replace those from their first index on, and its state."""
-
-    entries: Sequence[Entry] = ()
-    hard_state: HardState | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """One transaction: truncate, insert, and record the state."""
-
-    truncate_from: int | None
-    entries: Sequence[Entry]
-    state: State
-
 
 class SqliteLog:
     """A durable log, and the `Storage` that Raft reads. Its owner is one event loop; the file has one open log.
@@ -70,10 +53,9 @@ class SqliteLog:
     After an error of the disk every call fails with it: the process must open the file again.
     """
 
-    def __init__(self, database: Database, state: State, window: Window) -> None:
+    def __init__(self, database: Database, opened: Opened) -> None:
         self._database = database
-        self._state = state
-        self._window = window
+        self._state, self._window, self._staged = opened
         self._changing = (
             asyncio.Lock()
         )  # a new state is computed from the old one, and is the old one until it is durable
@@ -91,6 +73,9 @@ class SqliteLog:
     ) -> Self:
         """Open the log at `path`, after checking all of it; create it with `store_id` and `members` if there is none.
 
+        Without `members` the node is its own cluster; with an empty `ConfState` it waits to become part of one. Each
+        opening has a boot epoch of its own, which is durable when this returns.
+
         A log opened `read_only` is not checked, so that `verify` can say all that is wrong with it; it cannot be
         opened while a node runs.
 
@@ -103,14 +88,14 @@ class SqliteLog:
         database = await Database.open(path, settings, read_only=read_only)
         try:
             if read_only:
-                state = await _run(database, _load_unchecked)
-                return cls(database, state, Window(base_index=0, base_term=0, bytes_max=0))
-            new = State(store_id=store_id, node_id=node_id, base_members=members or ConfState(voters=(node_id,)))
-            state, window = await _run(database, lambda connection: _boot(connection, new, window_bytes_max))
+                return cls(database, await _named(database, database.run(opening.look)))
+            voters = ConfState(voters=(node_id,)) if members is None else members
+            new = State(store_id=store_id, node_id=node_id, base_members=voters)
+            boot = partial(opening.boot, new=new, window_bytes_max=window_bytes_max)
+            return cls(database, await _named(database, database.run(boot)))
         except BaseException:
             await database.close()
             raise
-        return cls(database, state, window)
 
     @property
     def state(self) -> State:
@@ -128,15 +113,15 @@ class SqliteLog:
         return HardState(term=state.term, vote=state.vote, commit=commit), state.base_members
 
     def first_index(self) -> int:
-        """Return the first index of the live log: base + 1."""
-        return self._window.base_index + 1
+        """Return the first index that is in memory: the base + 1, or before."""
+        return self._window.first_index
 
     def last_index(self) -> int:
         """Return the index of the last durable entry."""
         return self._window.last_index
 
     def term(self, index: int) -> int:
-        """Return the term of entry `index`, from the base on."""
+        """Return the term of entry `index`, from first_index() - 1 on."""
         return self._window.term(index)
 
     def entries(self, low: int, high: int, max_bytes: int | None = None) -> Sequence[Entry]:
@@ -144,9 +129,11 @@ class SqliteLog:
         return fitting(self._window.entries(low, high), max_bytes)
 
     def snapshot(self) -> Snapshot:
-        """Return the base. The history itself travels as rows, on a channel of its own."""
-        window = self._window
-        return Snapshot(SnapshotMeta(window.base_index, window.base_term, self._state.base_members), b"")
+        """Return the base, with the address book there. The history itself travels as rows, on a channel of its own."""
+        state = self._state
+        return Snapshot(
+            SnapshotMeta(state.base_index, state.base_term, state.base_members), encode_book(state.base_book)
+        )
 
     # What the replica does: one hop into the database's thread each.
 
@@ -158,13 +145,39 @@ class SqliteLog:
             StorageError: The disk failed; what it holds now is unknown.
         """
         async with self._changing:
-            plan = _planned(self._state, appends)
-            await self._database.transact(lambda connection: _carry_out(connection, plan))
+            plan = planned(self._state, appends)
+            await self._database.transact(partial(_carry_out, plan=plan))
             self._window.append(plan.entries)
             self._state = plan.state
 
-    async def move_base(self, index: int, members: ConfState) -> None:
-        """Let the live log begin after `index`, which must be committed, where `members` belonged to the cluster.
+    async def bootstrap(self, cluster_id: str, members: ConfState, book: Book) -> None:
+        """Begin the cluster `cluster_id`: entry 1 says who belongs to it and where they are, and is the base.
+
+        Raises:
+            ConfigError: The log is not empty, or the node is in a cluster.
+        """
+        async with self._changing:
+            plan = founded(self._state, cluster_id, members, book)
+            await self._database.transact(partial(_carry_out, plan=plan))
+            # Nobody is to be sent entry 1 by itself: it would be taken for a change of a membership that is there.
+            self._window.restart(plan.state.base_index, plan.state.base_term)
+            self._state = plan.state
+
+    async def adopt_cluster(self, cluster_id: str) -> None:
+        """Become a node of the cluster `cluster_id` for good; again is harmless.
+
+        Raises:
+            ConfigError: It is one of another.
+        """
+        async with self._changing:
+            state = self._state
+            if state.cluster_id not in {"", cluster_id}:
+                raise ConfigError(f"this node is one of cluster {state.cluster_id}, not of {cluster_id}")
+            if state.cluster_id != cluster_id:
+                await self._record(replace(state, cluster_id=cluster_id))
+
+    async def move_base(self, index: int, members: ConfState, book: Book) -> None:
+        """Move the base up to `index`, which must be committed, where `members` belonged to the cluster, as in `book`.
 
         Everything below stays readable as history.
         """
@@ -176,11 +189,60 @@ class SqliteLog:
                 base_index=index,
                 base_term=self._window.term(index),
                 base_members=members,
+                base_book=dict(book),
                 commit=max(state.commit, index),
             )
-            await self._database.transact(lambda connection: rows.save_state(connection, moved))
+            await self._record(moved)
             self._window.move_base(index)
-            self._state = moved
+
+    def needs_base_move(self, handed_over: int, threshold: int) -> bool:
+        """Return whether the base should move to `handed_over`: `threshold` entries, or more bytes than fit in memory."""
+        base_index = self._state.base_index
+        if handed_over - base_index >= threshold:
+            return True
+        return handed_over > base_index and self._window.size_above_base_bytes > self._window.bytes_max
+
+    @property
+    def staged_index(self) -> int:
+        """The last index up to which entries are here that are known to be committed, staged ones included."""
+        return self._staged.reached(self._state.commit)
+
+    async def stage(self, entries: Sequence[Entry]) -> None:
+        """Make `entries`, committed elsewhere, durable without adding them to the log; any that are here are left out.
+
+        Raises:
+            InvariantViolation: They would leave a gap after `staged_index`.
+            StorageError: The disk failed.
+        """
+        async with self._changing:
+            reached = self.staged_index
+            added = continuing(entries, reached)
+            if not added:
+                return
+            anew = reached == self._state.commit
+            await self._database.transact(partial(staging.add, entries=added, anew=anew))
+            self._staged = Staged(added[0].index if anew else self._staged.first, added[-1].index)
+
+    async def install(self, snapshot: Snapshot, hard_state: HardState) -> None:
+        """Put what is staged, up to the snapshot's index, in the place of all that is not known to be committed.
+
+        After a crash the log is as before, or as after. The log then ends in the snapshot, which is its base. What is
+        staged beyond it stays staged.
+
+        Raises:
+            CorruptionError: The staged entries do not lead to the snapshot; nothing has changed.
+            InvariantViolation: The snapshot holds nothing new, or would turn the term back.
+            StorageError: The disk failed.
+        """
+        async with self._changing:
+            state = installed(self._state, snapshot, hard_state)
+            change = partial(staging.install, commit=self._state.commit, installed=state)
+            await _named(self._database, self._database.transact(change))
+            self._window.restart(state.base_index, state.base_term)
+            self._state = state
+            if self._staged.last == state.base_index:
+                self._staged = Staged()
+        await self._database.truncate_wal()  # it holds all of it, and would stay as large
 
     async def read(self, after: int, up_to: int, limit: int = rows.CHUNK_ENTRIES_MAX) -> Sequence[Entry]:
         """Return the first entries of (after, up_to], some 8 MiB and `limit` at most; all of them may be called for.
@@ -194,9 +256,8 @@ class SqliteLog:
         if recent is not None:
             return fitting(recent, rows.CHUNK_BYTES_MAX)
         base_index = self._state.base_index
-        return await _run(
-            self._database, lambda connection: rows.read(connection, after, up_to, limit, base_index=base_index)
-        )
+        fetch = partial(rows.read, after=after, up_to=up_to, limit=limit, base_index=base_index)
+        return await _named(self._database, self._database.run(fetch))
 
     async def membership_changes(self, up_to: int) -> Sequence[Entry]:
         """Return the entries above the base, up to `up_to`, that change the membership."""
@@ -215,7 +276,11 @@ class SqliteLog:
         self._window.replace(payloads)
         for start in range(0, len(pending), _REWRITE_ENTRIES_MAX):
             chunk = dict(pending[start : start + _REWRITE_ENTRIES_MAX])
-            await self._database.transact(partial(rows.rewrite, payloads=chunk))
+            async with self._changing:
+                # Recorded as committed: a snapshot that was sent by a node that has not erased yet must not replace them.
+                state = replace(self._state, commit=max(self._state.commit, *chunk))
+                await self._database.transact(partial(_rewrite, payloads=chunk, state=state))
+                self._state = state
         async with self._changing:
             if self._state.rebuild_due:
                 state = self._state
@@ -224,7 +289,7 @@ class SqliteLog:
             raise StorageError(f"{self._database.path}: the write-ahead log could not be emptied after an erasure")
 
     def trim(self, handed_over: int) -> None:
-        """Forget payloads in memory beyond the limit, of entries up to `handed_over`."""
+        """Forget entries in memory beyond the limit, up to `handed_over` and the base."""
         self._window.trim(handed_over)
 
     async def close(self) -> None:
@@ -250,16 +315,20 @@ class SqliteLog:
         """Check the whole file and return what is wrong with it, at most 1000 things; none when it is sound."""
         found: list[Problem] = []
         try:
-            await self._database.run(lambda connection: _find_problems(connection, found))
+            await self._database.run(partial(opening.find_problems, found=found))
         except CorruptionError as error:  # SQLite itself cannot get on
             found.append(Problem(None, str(error)))
         return found
 
+    async def _record(self, state: State) -> None:
+        await self._database.transact(partial(rows.save_state, state=state))
+        self._state = state
 
-async def _run(database: Database, function: Callable[[Connection], T]) -> T:
-    """Run `function`, and say which file it is that it finds damaged."""
+
+async def _named(database: Database, work: Awaitable[T]) -> T:
+    """Await `work`, and say which file it is that it finds damaged."""
     try:
-        return await database.run(function)
+        return await work
     except CorruptionError as error:
         path = str(database.path)
         if path in str(error):  # SQLite's own complaint
@@ -267,86 +336,15 @@ async def _run(database: Database, function: Callable[[Connection], T]) -> T:
         raise CorruptionError(f"{path}: {error}") from error
 
 
-def _boot(connection: Connection, new: State, window_bytes_max: int) -> tuple[State, Window]:
-    if not rows.exists(connection):
-        connection.execute("BEGIN IMMEDIATE")
-        rows.create(connection, new)
-        connection.execute("COMMIT")
-    state = rows.load_state(connection)
-    if state.node_id != new.node_id:
-        raise ConfigError(f"the log is that of node {state.node_id}; this is node {new.node_id}")
-    for problem in rows.problems(connection, state):
-        raise CorruptionError(str(problem))  # the first is enough to stop
-    window = Window(base_index=state.base_index, base_term=state.base_term, bytes_max=window_bytes_max)
-    committed = max(state.commit, state.base_index)
-    window.restore((run for run in rows.first_of_terms(connection, state.base_index) if run[0] <= committed), committed)
-    while window.last_index < state.last_index:  # Raft has yet to hand these over: it needs their payloads
-        window.append(
-            rows.read(
-                connection, window.last_index, state.last_index, rows.CHUNK_ENTRIES_MAX, base_index=state.base_index
-            )
-        )
-    return state, window
-
-
-def _load_unchecked(connection: Connection) -> State:
-    try:
-        if rows.exists(connection):
-            return rows.load_state(connection)
-    except CorruptionError:  # verify will tell
-        pass
-    return State(store_id="", node_id=0, base_members=ConfState())
-
-
-def _find_problems(connection: Connection, found: list[Problem]) -> None:
-    if not rows.exists(connection):
-        found.append(Problem(None, "the file has nothing in it, not even an empty log"))
-        return
-    found.extend(islice(rows.problems(connection, rows.load_state(connection)), _PROBLEMS_MAX))
-
-
-def _planned(state: State, appends: Iterable[Append]) -> _Plan:
-    """Fold `appends` into one transaction: what an earlier one adds and a later one replaces is never written."""
-    added: list[Entry] = []
-    truncate_from: int | None = None
-    term, vote, commit, last_index = state.term, state.vote, state.commit, state.last_index
-    for append in appends:
-        if append.entries:
-            first = append.entries[0].index
-            _check_place(first, commit=commit, last_index=last_index)
-            if first <= state.last_index:
-                truncate_from = first if truncate_from is None else min(first, truncate_from)
-            if added and first <= last_index:
-                del added[max(first - added[0].index, 0) :]
-            added.extend(append.entries)
-            last_index = append.entries[-1].index
-        if append.hard_state is not None:
-            term, vote = append.hard_state.term, append.hard_state.vote
-            commit = max(commit, append.hard_state.commit)
-    if term < state.term or commit > last_index:
-        raise InvariantViolation(
-            f"term {term} after {state.term}, commit {commit} of {last_index}: Raft never does this"
-        )
-    planned = replace(
-        state,
-        term=term,
-        vote=vote,
-        commit=commit,
-        last_index=last_index,
-        rebuild_due=state.rebuild_due or truncate_from is not None,
-    )
-    return _Plan(truncate_from, added, planned)
-
-
-def _check_place(first: int, *, commit: int, last_index: int) -> None:
-    if first <= commit:
-        raise InvariantViolation(f"log entry {first}: committed, up to {commit}, and never to be replaced")
-    if first > last_index + 1:
-        raise InvariantViolation(f"log entry {first}: appended after {last_index} would leave a gap")
-
-
-def _carry_out(connection: Connection, plan: _Plan) -> None:
+def _carry_out(connection: Connection, plan: Plan) -> None:
     if plan.truncate_from is not None:
         rows.truncate(connection, plan.truncate_from)
     rows.insert(connection, plan.entries)
     rows.save_state(connection, plan.state)
+
+
+def _rewrite(connection: Connection, payloads: Mapping[int, bytes], state: State) -> None:
+    rows.rewrite(connection, payloads)
+    for index, data in payloads.items():
+        staging.replace_payload(connection, index, data)
+    rows.save_state(connection, state)

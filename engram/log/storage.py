@@ -3,7 +3,9 @@
 The rules below are the contract; every implementation passes the same suite.
 
 * The entries are contiguous, from `first_index()` to `last_index()`, which is `first_index() - 1` when there are none.
-* The entry before the first is compacted but its term is still known: it is what the snapshot, or an empty log, ends in.
+* The entry before the first is compacted but its term is still known: it is what the snapshot, or an empty log, ends in,
+  or an entry before it.
+* The snapshot's index is from `first_index() - 1` to the commit index. Entries at or below it may still be there.
 * Nothing here waits. What is returned is what is durable, or about to be: an entry may be read from the moment that the
   core was told it is written.
 """

@@ -7,61 +7,30 @@ for it waits for the next attempt to reach it and no longer.
 All of it lives on one loop, and only `Listener.received` may wait; while it does, the sender is held up, first by the
 flow control of HTTP/2 and then by its own full outbox.
 
-Snapshots do not travel here. They will have an rpc and a channel of their own, so that they hold up no heartbeat.
+Snapshots do not travel here, but on a connection of their own: see engram/log/snapshots.py.
 """
 
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-import grpc
-import grpc.aio
-
-from engram.errors import ConfigError
 from engram.log import codec
-from engram.log.codec import Hello, MalformedError, Welcome
-from engram.log.consensus.types import Message, MessageType
+from engram.log.channels import Incoming, Server, ask, dial
+from engram.log.codec import Hello, Introduction, MalformedError, Welcome
+from engram.log.consensus.types import Entry, Message, MessageType
 from engram.log.handshake import Doorkeeper, Identity, Refusal, RefusedError, check_batch
-from engram.log.peer import MESSAGE_BYTES_MAX, Options, Peer, PeerStatus, Stream, StreamError
+from engram.log.incoming import Receiver
+from engram.log.peer import Options, Peer, PeerStatus, Stream, StreamError
+from engram.log.snapshots import Sender, SnapshotListener, SnapshotProgress
 
-FRAME_BYTES_MAX = MESSAGE_BYTES_MAX + 64 * 1024
-
-STREAMS_MAX = 256
-"""Streams that come in at the same time, those of dead nodes and of strangers included."""
-
-REFUSAL_KEY = "engram-refusal"
-
-_SERVICE, _METHOD = "engram.log.RaftTransport", "Messages"
-
-_BOTH_ENDS = (
-    ("grpc.max_receive_message_length", FRAME_BYTES_MAX),
-    ("grpc.max_send_message_length", FRAME_BYTES_MAX),
-    # Raft's heartbeats notice a dead node sooner; these end the stream of one, and keep firewalls awake.
-    ("grpc.keepalive_time_ms", 5_000),
-    ("grpc.keepalive_timeout_ms", 2_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-)
-
-_SERVER = (
-    *_BOTH_ENDS,
-    ("grpc.http2.min_ping_interval_without_data_ms", 1_000),  # the default, 5 minutes, would end our own streams
-    ("grpc.so_reuseport", 0),  # two nodes on one port is a mistake to hear of
-)
-
-_CLIENT = (
-    *_BOTH_ENDS,
-    ("grpc.enable_retries", 0),
-    ("grpc.enable_http_proxy", 0),  # http_proxy in the environment is not about peers
-    ("grpc.use_local_subchannel_pool", 1),  # else a new channel inherits the back-off of the old one
-    ("grpc.min_reconnect_backoff_ms", 1_000),  # despite its name, how long one attempt to connect may take
-)
+T = TypeVar("T")
 
 
-class Listener(Protocol):
+class Listener(SnapshotListener, Protocol):
     """Who the messages are for. A method that raises stops the transport: `run` raises what it raised."""
 
     async def received(self, messages: Sequence[Message]) -> None:
@@ -73,11 +42,18 @@ class Listener(Protocol):
     def unreachable(self, node_id: int) -> None:
         """Note that messages to `node_id` were dropped."""
 
-    def stranger(self, node_id: int, address: str) -> bool:
-        """Return whether `node_id`, which is not a peer, may send. It may have been added while this node was away.
+    async def greeted(self, hello: Hello) -> bool:
+        """Return whether the sender of `hello`, which was checked, may send; one is asked for at a time.
 
-        Adding it here, with its address, lets it be answered.
+        If this node is in no cluster, it is in that of `hello` once this returned True, so that must be durable by
+        then. Never cancelled but by the end of the transport. Adding the sender as a peer here lets it be answered.
         """
+
+    def welcomed(self, node_id: int, welcome: Welcome) -> None:
+        """Note what `node_id`, which was dialled, says of itself."""
+
+    def store_of(self, node_id: int) -> str:
+        """Return the store id that the cluster knows of `node_id`; empty if it knows none."""
 
 
 class Transport:
@@ -100,15 +76,18 @@ class Transport:
         """Streams that came in and were refused, or ended for what they brought."""
         self.unaddressed = 0
         """Messages for nodes that are no peers."""
-        self._identity = identity
         self._listen = listen
         self._listener = listener
         self._rng = rng
         self._options = options or Options()
-        self._door = Doorkeeper(identity)
+        self._door = Doorkeeper(identity, listener.store_of)
+        self._greeting = asyncio.Lock()
+        self._sender = Sender(self, self._options)
+        self._receiver = Receiver(self, listener, self._options)
         self._peers: dict[int, Peer] = {}
         self._streams = 0
         self._group: asyncio.TaskGroup | None = None
+        self._works: set[asyncio.Task[Any]] = set()
         self._failure: Exception | None = None
         self._is_ready = asyncio.Event()
         self._is_stopping = asyncio.Event()
@@ -121,23 +100,28 @@ class Transport:
             ConfigError: The address cannot be listened at.
             Exception: What the listener raised.
         """
-        server = grpc.aio.server(options=_SERVER, maximum_concurrent_rpcs=STREAMS_MAX)
-        handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._serve)
-        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(_SERVICE, {_METHOD: handler})])
+        server = Server(
+            {"Messages": partial(self._serve, self._receive), "Snapshot": partial(self._serve, self._receiver.serve)},
+            {"Introduce": self._introduced},
+        )
         try:
-            self.port = _bind(server, self._listen)
-            await server.start()
+            self.port = await server.start(self._listen)
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 for peer in self._peers.values():
                     peer.start(group)
+                self._sender.start(group)
                 self._is_ready.set()
                 await self._is_stopping.wait()
                 await self._drain()
+                await server.stop()
+                for work in self._works:
+                    work.cancel()
         finally:
             self._group = None
             self._is_stopping.set()
-            await server.stop(None)
+            self._sender.cancel()
+            await server.stop()
             self._is_over.set()
         if self._failure is not None:
             raise self._failure
@@ -151,6 +135,26 @@ class Transport:
         self._is_stopping.set()
         await self._is_over.wait()
 
+    def join(self, cluster_id: str) -> None:
+        """State from now on that this node is in cluster `cluster_id`.
+
+        Raises:
+            ValueError: It is in another.
+        """
+        self._door.join(cluster_id)
+
+    async def introduce(self, address: str, timeout_s: float) -> Introduction:
+        """Return who is at `address`, whatever cluster it is in; it learns nothing of this node.
+
+        Raises:
+            StreamError: There was no answer within `timeout_s`, or none that makes sense.
+        """
+        answer = await ask(address, "Introduce", b"", timeout_s)
+        try:
+            return codec.decode_introduction(answer)
+        except MalformedError as error:
+            raise StreamError(str(error)) from error
+
     def add_peer(self, node_id: int, address: str) -> None:
         """Send to `node_id` at `address` from now on; what waits for another address of it is dropped."""
         known = self._peers.get(node_id)
@@ -163,8 +167,10 @@ class Transport:
             peer.start(self._group)
 
     def remove_peer(self, node_id: int) -> None:
-        """Send nothing to `node_id` any more, and take nothing from it unless the listener lets a stranger in."""
+        """Send nothing to `node_id` any more, and take nothing from it unless the listener lets it in again."""
         self._door.forget(node_id)
+        self._sender.forget(node_id)
+        self._receiver.forget(node_id)
         peer = self._peers.pop(node_id, None)
         if peer is not None:
             peer.cancel()
@@ -172,14 +178,13 @@ class Transport:
     def send(self, messages: Iterable[Message]) -> None:
         """Queue `messages`, each for the peer it is addressed to. Never waits; what cannot be queued is dropped.
 
-        Raises:
-            ValueError: One is a snapshot, which needs a channel of its own.
+        A snapshot replaces the one before for the same node; how it ended the listener is told by `snapshot_sent`.
         """
         for message in messages:
-            if message.type is MessageType.SNAPSHOT:
-                raise ValueError(f"a snapshot for node {message.to} among the messages")
             peer = self._peers.get(message.to)
-            if peer is None:
+            if message.type is MessageType.SNAPSHOT:
+                self._sender.send(message)
+            elif peer is None:
                 self.unaddressed += 1
             else:
                 peer.send(message)
@@ -188,29 +193,53 @@ class Transport:
         """Return how the way to each peer is."""
         return {node_id: self._peers[node_id].status() for node_id in sorted(self._peers)}
 
-    # What a peer needs.
+    def snapshots(self) -> Mapping[int, SnapshotProgress]:
+        """Return how far the transfer of rows is, by the node that gets them; one that none was for is missing."""
+        return self._sender.progress()
 
-    @asynccontextmanager
-    async def dial(self, address: str) -> AsyncIterator[Stream]:
-        """Open a stream to `address`; a new connection each time, so that gRPC's own back-off never gets to count."""
-        async with grpc.aio.insecure_channel(address, options=_CLIENT) as channel:
-            yield _GrpcStream(channel.stream_stream(f"/{_SERVICE}/{_METHOD}")())
+    # What a peer needs, and who sends or takes a snapshot.
+
+    def dial(self, address: str) -> AbstractAsyncContextManager[Stream]:
+        """Open a stream for messages to `address`, over a connection of its own."""
+        return dial(address, "Messages")
+
+    def dial_snapshot(self, address: str) -> AbstractAsyncContextManager[Stream]:
+        """Open a stream for rows to `address`, over a connection of its own."""
+        return dial(address, "Snapshot")
+
+    def address_of(self, node_id: int) -> str | None:
+        """Return where a peer is; None if it is no peer."""
+        peer = self._peers.get(node_id)
+        return None if peer is None else peer.address
 
     def hello(self, node_id: int) -> Hello:
         """Return the greeting of a new stream to `node_id`."""
         self._streams += 1
+        identity = self._door.identity
         return Hello(
-            cluster_id=self._identity.cluster_id,
-            sender=self._identity.node_id,
+            cluster_id=identity.cluster_id,
+            sender=identity.node_id,
             to=node_id,
-            boot_epoch=self._identity.boot_epoch,
+            boot_epoch=identity.boot_epoch,
             stream=self._streams,
-            address=self._identity.address,
+            address=identity.address,
+            store_id=identity.store_id,
+            to_store_id=self._listener.store_of(node_id),
+            http_address=identity.http_address,
         )
 
     def check_welcome(self, node_id: int, welcome: Welcome) -> None:
-        """Check that the answer to a hello comes from whom it was for."""
+        """Check that the answer to a hello comes from whom it was for, and pass on what it says."""
         self._door.check_welcome(node_id, welcome)
+        self._tell(partial(self._listener.welcomed, node_id, welcome))
+
+    async def let_in(self, hello: Hello) -> Welcome:
+        """Return the answer to `hello`; raises RefusedError if its sender may not send."""
+        return await self.complete(self._let_in(hello))
+
+    async def read_rows(self, after: int, up_to: int) -> Sequence[Entry]:
+        """Return the first rows of (after, up_to]; raises StreamError if the listener fails."""
+        return await self.listened(self._listener.snapshot_read(after, up_to))
 
     def backoff_s(self, failures: int) -> float:
         """Return how long to wait after so many failed attempts in a row: half to all of a doubling span."""
@@ -219,17 +248,46 @@ class Transport:
 
     def report_broken(self, node_id: int) -> None:
         """Tell the listener, but never from within a call of its own."""
-        asyncio.get_running_loop().call_soon(self._tell, self._listener.broken, node_id)
+        self._tell_soon(partial(self._listener.broken, node_id))
 
     def report_unreachable(self, node_id: int) -> None:
         """Tell the listener, but never from within a call of its own."""
-        asyncio.get_running_loop().call_soon(self._tell, self._listener.unreachable, node_id)
+        self._tell_soon(partial(self._listener.unreachable, node_id))
+
+    def report_snapshot(self, node_id: int, *, ok: bool) -> None:
+        """Tell the listener; only timers call this."""
+        self._tell(partial(self._listener.snapshot_sent, node_id, ok=ok))
+
+    async def listened(self, answer: Awaitable[T]) -> T:
+        """Return the listener's answer; raises StreamError if it fails, which stops this transport."""
+        try:
+            return await answer
+        except Exception as error:
+            self._fail(error)  # whatever its class, it is no fault of the stream
+            raise StreamError("the listener failed") from error
+
+    async def complete(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do `work` to its end, even if the caller is cancelled because the other end is gone."""
+        if self._group is None:
+            work.close()
+            raise StreamError("this node is stopping")
+        task = self._group.create_task(_outcome(work))
+        self._works.add(task)
+        task.add_done_callback(self._works.discard)
+        await asyncio.wait([task])
+        outcome = task.result()
+        if isinstance(outcome, _Failed):
+            raise outcome.error
+        return outcome
 
     # Ending.
 
-    def _tell(self, report: Callable[[int], None], node_id: int) -> None:
+    def _tell_soon(self, report: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_soon(self._tell, report)
+
+    def _tell(self, report: Callable[[], None]) -> None:
         try:
-            report(node_id)
+            report()
         except Exception as error:  # noqa: BLE001  a task boundary: the loop would only log it
             self._fail(error)
 
@@ -238,6 +296,7 @@ class Transport:
         self._is_stopping.set()
 
     async def _drain(self) -> None:
+        self._sender.cancel()
         tasks = [task for peer in self._peers.values() if (task := peer.close()) is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=self._options.drain_s)
@@ -246,128 +305,84 @@ class Transport:
 
     # Receiving.
 
-    async def _serve(self, _: AsyncIterator[bytes], context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
+    def _introduced(self, _: bytes) -> bytes:
+        identity = self._door.identity
+        return codec.encode_introduction(
+            Introduction(
+                node_id=identity.node_id,
+                store_id=identity.store_id,
+                cluster_id=identity.cluster_id,
+                address=identity.address,
+                http_address=identity.http_address,
+            )
+        )
+
+    async def _serve(self, take: Callable[[Incoming], Awaitable[None]], stream: Incoming) -> None:
         try:
-            await self._receive(context)
+            await take(stream)
         except RefusedError as error:
             refusal, detail = error.refusal, str(error)
         except MalformedError as error:
             refusal, detail = Refusal.MALFORMED, str(error)
-        except (grpc.aio.BaseError, asyncio.InvalidStateError):
-            return  # the other end is gone: there is nobody to tell
+        except StreamError:
+            return  # the other end is gone, or this one about to be: there is nobody to tell
         except Exception as error:
             self._fail(error)  # a task boundary: gRPC would only log it
             raise
         else:
             return
         self.refused[refusal] += 1
-        await context.abort(
-            grpc.StatusCode.FAILED_PRECONDITION,
-            f"node {self._identity.node_id} refuses: {detail}",
-            trailing_metadata=((REFUSAL_KEY, refusal),),
-        )
+        await stream.refuse(refusal, f"node {self._door.identity.node_id} refuses: {detail}")
 
-    async def _receive(self, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
-        first = await self._first(context)
+    async def _receive(self, stream: Incoming) -> None:
+        first = await self._first(stream)
         if first is None:
             return
-        hello = self._admitted(codec.decode_batch(first))
-        identity = self._identity
-        welcome = Welcome(cluster_id=identity.cluster_id, node_id=identity.node_id, boot_epoch=identity.boot_epoch)
-        await context.write(codec.encode_welcome(welcome))
-        while (frame := await _read(context)) is not None:
-            self._door.check_current(hello)
-            batch = codec.decode_batch(frame)
-            check_batch(hello, batch)
-            await self._hand_over(batch.messages)
-
-    async def _first(self, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes | None:
-        try:
-            async with asyncio.timeout(self._options.greeting_s):
-                return await _read(context)
-        except TimeoutError:
-            raise MalformedError(f"no hello within {self._options.greeting_s} s") from None
-
-    async def _hand_over(self, messages: Sequence[Message]) -> None:
-        try:
-            await self._listener.received(messages)
-        except Exception as error:
-            self._fail(error)  # whatever its class, it is no fault of the stream
-            raise RuntimeError("the listener failed") from error
-
-    def _admitted(self, batch: codec.Batch) -> Hello:
+        batch = codec.decode_batch(first)
         hello = batch.hello
         if hello is None or batch.messages:
             raise MalformedError("a stream starts with a hello, and nothing else")
-        self._door.check_identity(hello)
-        if hello.sender not in self._peers and not self._listener.stranger(hello.sender, hello.address):
-            raise RefusedError(Refusal.STRANGER, f"node {hello.sender} is not a peer")
+        welcome = await self.let_in(hello)
         self._door.admit(hello)
-        return hello
+        await stream.write(codec.encode_welcome(welcome))
+        while (frame := await stream.read()) is not None:
+            self._door.check_current(hello)
+            batch = codec.decode_batch(frame)
+            check_batch(hello, batch)
+            await self.listened(self._listener.received(batch.messages))
 
-
-class _GrpcStream:
-    """The client's end of a stream, with gRPC's many ways to fail made one."""
-
-    def __init__(self, call: "grpc.aio.StreamStreamCall[bytes, bytes]") -> None:
-        self._call = call
-
-    @property
-    def is_over(self) -> bool:
-        return self._call.done()
-
-    def on_end(self, callback: Callable[[], None]) -> None:
-        self._call.add_done_callback(lambda _: callback())
-
-    async def read(self) -> bytes:
-        with _one_error():
-            frame: object = await self._call.read()
-        if not isinstance(frame, bytes):
-            raise StreamError("the other end closed the stream")
-        return frame
-
-    async def write(self, frame: bytes) -> None:
+    async def _first(self, stream: Incoming) -> bytes | None:
         try:
-            with _one_error():
-                await self._call.write(frame)
-        except asyncio.InvalidStateError:  # it ended before this was written; why is known
-            await self.check()
-            raise StreamError("the other end closed the stream") from None
+            async with asyncio.timeout(self._options.greeting_s):
+                return await stream.read()
+        except TimeoutError:
+            raise MalformedError(f"no hello within {self._options.greeting_s} s") from None
 
-    async def finish(self) -> None:
-        with _one_error():
-            await self._call.done_writing()
+    async def _let_in(self, hello: Hello) -> Welcome:
+        async with self._greeting:  # one at a time: only one cluster can be the first
+            self._door.check(hello)
+            if not await self.listened(self._listener.greeted(hello)):
+                raise RefusedError(Refusal.STRANGER, f"node {hello.sender} is not a peer")
+            self._door.check(hello)  # this node may have founded a cluster meanwhile
+            self._door.join(hello.cluster_id)
+            self._door.note(hello)
+        identity = self._door.identity
+        return Welcome(
+            cluster_id=identity.cluster_id,
+            node_id=identity.node_id,
+            boot_epoch=identity.boot_epoch,
+            store_id=identity.store_id,
+            http_address=identity.http_address,
+        )
 
-    async def check(self) -> None:
-        code = await self._call.code()
-        if code is not grpc.StatusCode.OK:
-            raise _stream_error(code, await self._call.details(), await self._call.trailing_metadata())
+
+class _Failed(NamedTuple):
+    error: Exception
 
 
-async def _read(context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes | None:
-    """Return the next frame; None at the end of the stream."""
-    frame: object = await context.read()
-    return frame if isinstance(frame, bytes) else None
-
-
-@contextmanager
-def _one_error() -> Iterator[None]:
+async def _outcome(work: Awaitable[T]) -> T | _Failed:
+    """Return what `work` raises: a task that raised it would end its group."""
     try:
-        yield
-    except grpc.aio.AioRpcError as error:
-        raise _stream_error(error.code(), error.details(), error.trailing_metadata()) from None
-    except grpc.aio.BaseError as error:
-        raise StreamError(repr(error)) from error
-
-
-def _stream_error(code: grpc.StatusCode, details: str | None, metadata: grpc.aio.Metadata | None) -> StreamError:
-    reason = metadata.get(REFUSAL_KEY) if metadata is not None else None
-    refusal = Refusal(reason) if isinstance(reason, str) and reason in set(Refusal) else None
-    return StreamError(f"{code.name}: {details}" if refusal is None else str(details), refusal)
-
-
-def _bind(server: grpc.aio.Server, address: str) -> int:
-    try:
-        return server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise ConfigError(f"cannot listen at {address}: {error}") from error
+        return await work
+    except Exception as error:  # noqa: BLE001  whoever waits gets it
+        return _Failed(error)

@@ -1,7 +1,6 @@
-"""The live log as Raft sees it without waiting for the disk: the term of each entry, and the newest entries whole."""
+"""The log as Raft sees it without waiting for the disk: all entries above the base, and the newest of those below."""
 
-from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from engram.log.consensus.types import Entry
 from engram.log.storage import CompactedError, UnavailableError
@@ -11,123 +10,125 @@ ENTRY_OVERHEAD_BYTES = 200
 
 
 class Window:
-    """Entries base+1..last: terms of all of them, payloads of a recent run that ends at the last.
+    """A run of entries that ends at the last one. Raft's log begins where it begins: at the base + 1, or before.
 
-    Terms cost nothing to keep, since they rise rarely: one pair for each. Payloads are bounded by `bytes_max`, except
-    that entries which Raft has not handed over as committed never leave.
+    What is above the base never leaves, since Raft may ask for it. What is at or below the base stays while it fits
+    `bytes_max`, so that a node that is a little behind is sent entries, not a snapshot.
     """
 
     def __init__(self, *, base_index: int, base_term: int, bytes_max: int) -> None:
         self.base_index = base_index
-        self.base_term = base_term
         self.last_index = base_index
         self.size_bytes = 0
-        self._bytes_max = bytes_max
+        self.size_above_base_bytes = 0
+        self.bytes_max = bytes_max
+        self._term_before = base_term
+        """The term of the entry before the first."""
         self._entries: list[Entry] = []
-        self._first_of_terms: list[int] = []
-        self._terms: list[int] = []
 
     @property
     def first_index(self) -> int:
-        """The first index whose payload is here; last_index + 1 when none is."""
+        """The first index that is here; last_index + 1 when none is. Never above base_index + 1."""
         return self.last_index + 1 - len(self._entries)
 
-    def restore(self, first_of_terms: Iterable[tuple[int, int]], last_index: int) -> None:
-        """Take the terms of entries that are on disk, up to `last_index`, without their payloads."""
-        for first, term in first_of_terms:
-            self._first_of_terms.append(first)
-            self._terms.append(term)
-        self.last_index = last_index
-
     def append(self, entries: Sequence[Entry]) -> None:
-        """Add `entries`, contiguous, after dropping what they replace."""
+        """Add `entries`, contiguous, above the base, after dropping what they replace."""
         if not entries:
             return
         assert self.base_index < entries[0].index <= self.last_index + 1
-        self._truncate(entries[0].index)
-        for entry in entries:
-            if not self._terms or entry.term != self._terms[-1]:
-                self._first_of_terms.append(entry.index)
-                self._terms.append(entry.term)
-            self.size_bytes += _size(entry)
+        self._resize(-sum(map(_size, self._truncated(entries[0].index))))
+        self._resize(sum(map(_size, entries)))
         self._entries.extend(entries)
         self.last_index = entries[-1].index
 
-    def trim(self, handed_over: int) -> None:
-        """Drop the oldest payloads up to `handed_over` until at most three quarters of the limit are used."""
-        if self.size_bytes <= self._bytes_max:
+    def trim(self, up_to: int) -> None:
+        """Drop the oldest entries, up to `up_to` and the base, until at most three quarters of the limit are used.
+
+        In steps of a quarter, so that moving the rest costs little for each entry.
+        """
+        if self.size_bytes <= self.bytes_max:
             return
+        droppable = min(up_to, self.base_index)
         dropped = 0
         for entry in self._entries:
-            if entry.index > handed_over or self.size_bytes <= self._bytes_max * 3 // 4:
+            if entry.index > droppable or self.size_bytes <= self.bytes_max * 3 // 4:
                 break
             self.size_bytes -= _size(entry)
+            self._term_before = entry.term
             dropped += 1
-        del self._entries[:dropped]  # in steps of a quarter, so that moving the rest costs little for each entry
+        del self._entries[:dropped]
 
     def move_base(self, index: int) -> None:
-        """Let Raft's log begin after `index`."""
-        self.base_term = self.term(index)
+        """Let what is at or below `index` leave when room is needed."""
+        first = self.first_index
+        passed = self._entries[self.base_index + 1 - first : index + 1 - first]
+        self.size_above_base_bytes -= sum(map(_size, passed))
         self.base_index = index
-        keep = max(bisect_right(self._first_of_terms, index + 1) - 1, 0)
-        del self._first_of_terms[:keep]
-        del self._terms[:keep]
 
-    def replace(self, entries: Mapping[int, bytes]) -> None:
+    def restart(self, base_index: int, base_term: int) -> None:
+        """Forget everything: the log ends at the base."""
+        self._entries.clear()
+        self._term_before = base_term
+        self.base_index = self.last_index = base_index
+        self.size_bytes = self.size_above_base_bytes = 0
+
+    def replace(self, payloads: Mapping[int, bytes]) -> None:
         """Put other payloads in the place of those that are here."""
         first = self.first_index
-        for index, data in entries.items():
+        for index, data in payloads.items():
             if first <= index <= self.last_index:
                 old = self._entries[index - first]
                 self._entries[index - first] = Entry(term=old.term, index=index, kind=old.kind, data=data)
-                self.size_bytes += len(data) - len(old.data)
+                growth = len(data) - len(old.data)
+                self.size_bytes += growth
+                self.size_above_base_bytes += growth if index > self.base_index else 0
 
     def term(self, index: int) -> int:
-        """Return the term of entry `index`, the base included.
+        """Return the term of entry `index`, the one before the first included.
 
         Raises:
-            CompactedError: It is below the base.
+            CompactedError: It is older.
             UnavailableError: It is beyond the last.
         """
-        if index < self.base_index:
+        place = index - self.first_index
+        if place < -1:
             raise CompactedError
         if index > self.last_index:
             raise UnavailableError
-        if index == self.base_index:
-            return self.base_term
-        return self._terms[bisect_right(self._first_of_terms, index) - 1]
+        return self._term_before if place < 0 else self._entries[place].term
 
     def entries(self, low: int, high: int) -> list[Entry]:
         """Return the entries in [low, high).
 
         Raises:
-            CompactedError: A payload is below the base, or on disk only: to a follower that is so far behind, Raft
-                sends a snapshot.
+            CompactedError: One is on disk only: to a follower that is so far behind, Raft sends a snapshot.
             UnavailableError: One is beyond the last.
         """
-        if low <= self.base_index or low < self.first_index:
+        first = self.first_index
+        if low < first:
             raise CompactedError
         if high > self.last_index + 1:
             raise UnavailableError
-        return self._entries[low - self.first_index : high - self.first_index]
+        return self._entries[low - first : high - first]
 
     def recent(self, after: int, up_to: int) -> list[Entry] | None:
-        """Return the entries in (after, up_to], or None when their payloads are not all here."""
+        """Return the entries in (after, up_to], or None when they are not all here."""
         first = self.first_index
         if after + 1 < first or up_to > self.last_index:
             return None
         return self._entries[after + 1 - first : up_to + 1 - first]
 
-    def _truncate(self, first_index: int) -> None:
-        if first_index > self.last_index:
-            return
-        keep = max(first_index - self.first_index, 0)
-        self.size_bytes -= sum(map(_size, self._entries[keep:]))
-        del self._entries[keep:]
-        runs = bisect_right(self._first_of_terms, first_index - 1)
-        del self._first_of_terms[runs:]
-        del self._terms[runs:]
+    def _truncated(self, first_index: int) -> list[Entry]:
+        """Remove the entries from `first_index` on and return them."""
+        place = first_index - self.first_index
+        removed = self._entries[place:]
+        del self._entries[place:]
         self.last_index = first_index - 1
+        return removed
+
+    def _resize(self, growth_bytes: int) -> None:
+        self.size_bytes += growth_bytes
+        self.size_above_base_bytes += growth_bytes
 
 
 def _size(entry: Entry) -> int:

@@ -90,6 +90,18 @@ class Projector:
             self._expected.setdefault(log_index, []).append((term, waiter))
         return waiter
 
+    def abandon(self, term: int) -> None:
+        """Tell those who wait for entries proposed in `term` or before that nobody knows what becomes of them."""
+        for log_index, waiters in list(self._expected.items()):
+            for proposed, waiter in waiters:
+                if proposed <= term and not waiter.done():
+                    waiter.set_exception(
+                        TimedOutError(
+                            f"this node led when it took entry {log_index}, and leads no more; the entry may or may not "
+                            "be written: retry with the same ids"
+                        )
+                    )
+
     async def wait_applied(self, index: int, timeout_s: float) -> None:
         """Return when reads see the entry at `index`.
 

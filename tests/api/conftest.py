@@ -8,6 +8,7 @@ import pytest
 
 from engram.api.app import build
 from engram.api.server import HttpServer
+from tests.api.fake_cluster import FakeCluster
 from tests.api.node import Node, running_node
 
 
@@ -15,6 +16,13 @@ from tests.api.node import Node, running_node
 async def node(tmp_path: Path) -> AsyncIterator[Node]:
     async with running_node(tmp_path) as node:
         yield node
+
+
+@pytest.fixture
+def cluster(node: Node) -> FakeCluster:
+    """Make the node one of a cluster; ask for it before `server` or `http`."""
+    node.cluster = FakeCluster()
+    return node.cluster
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from engram.projections.sqlite_store import PrimaryStore
 from engram.recall.reader import ContextReader
 from engram.recall.search import Searcher
 from engram.recorder import Recorder
+from tests.api.fake_cluster import FakeCluster
 
 NOW_MS = 1_777_593_600_000
 """2026-05-01T00:00:00Z."""
@@ -92,6 +93,9 @@ class ListLog:
         self._grown.set()
         return Position(len(self.held), 1)
 
+    async def wait_handed_over(self, timeout_s: float) -> None:
+        pass
+
     async def entries(self, after: int) -> AsyncIterator[Sequence[Entry]]:
         while True:
             self._grown.clear()
@@ -123,6 +127,7 @@ class Node:
         self.eraser = Eraser(self.log, store, None)
         self.searcher = Searcher(store, Letters(), cache_bytes_max=1_000_000, observer=Unobserved())
         self.dependencies = [Dependency("log", ready=True, detail="index 0")]
+        self.cluster: FakeCluster | None = None
         self.floor_index = 0
         self.may_erase = asyncio.Event()
         """Set: erasures are done at once."""
@@ -166,6 +171,7 @@ class Node:
             new_id=lambda: f"made-{next(ids)}",
             readiness=self.readiness,
             version="0",
+            cluster=self.cluster,
             floor_index=self.floor_index,
             wait_s=0.2,
             body_deadline_s=0.3,

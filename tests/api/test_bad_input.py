@@ -14,19 +14,20 @@ from engram.api.openapi import problem_codes
 from engram.api.route import Route
 from engram.api.routes import ROUTES
 from engram.api.server import HttpServer
+from tests.api.fake_cluster import FakeCluster
 from tests.api.node import Node, running_node
 from tests.api.wire import exchange, request
 
-OPEN = [route for route in ROUTES if route.tag != "cluster"]
-WITH_BODY = [route for route in OPEN if route.request]
+WITH_BODY = [route for route in ROUTES if route.request]
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def node(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Node]:
-    """One node for all of them: nothing here changes it."""
+    """One node for all of them, the leader of a cluster: nothing here changes it."""
     async with running_node(tmp_path_factory.mktemp("node")) as node:
+        node.cluster = FakeCluster()
         yield node
 
 
@@ -145,6 +146,36 @@ VALUES: list[tuple[str, Any, str]] = [
     ("pin_fact", {"fact": "a", "id": "\u0000"}, "id has the control character U+0000"),
     ("put_visibility", {}, "visibility is missing"),
     ("put_visibility", {"visibility": None}, "visibility is null; it takes a string"),
+    ("add_learner", {}, "node_id is missing"),
+    ("add_learner", {"node_id": 4}, "addr is missing"),
+    ("add_learner", {"node_id": 0, "addr": "a:1"}, f"node_id is 0; it takes a whole number from 1 to {2**63 - 1}"),
+    ("add_learner", {"node_id": -1, "addr": "a:1"}, "node_id is -1"),
+    ("add_learner", {"node_id": 2**63, "addr": "a:1"}, "node_id is 9223372036854775808"),
+    ("add_learner", {"node_id": "4", "addr": "a:1"}, "node_id is '4'"),
+    ("add_learner", {"node_id": 4, "addr": None}, "addr is null; it takes a string"),
+    ("add_learner", {"node_id": 4, "addr": "node-4"}, "addr is 'node-4'; it takes host:port"),
+    ("add_learner", {"node_id": 4, "addr": "a:0"}, "addr is 'a:0'; its port must be from 1 to 65535"),
+    ("add_learner", {"node_id": 4, "addr": "0.0.0.0:1"}, "addr is '0.0.0.0:1', which tells other nodes nothing"),
+    ("add_learner", {"node_id": 4, "addr": "a:1", "http_addr": "http://a:1"}, "http_addr is 'http://a:1'"),
+    ("add_learner", {"node_id": 4, "addr": "a:1", "http_addr": 3000}, "http_addr is 3000; it takes a string"),
+    ("change_membership", {}, "members is missing"),
+    ("change_membership", {"members": []}, "members has 0 items; it takes at least 1"),
+    ("change_membership", {"members": {}}, "members is an object; it takes an array"),
+    ("change_membership", {"members": ["1"]}, "members[0] is '1'; it takes a whole number"),
+    ("change_membership", {"members": [1, 0]}, "members[1] is 0; it takes a whole number"),
+    ("change_membership", {"members": [1, 2, 1]}, "members names node 1 twice"),
+    (
+        "change_membership",
+        {"members": [1, 9]},
+        "node 9, which is no member: bring it in with POST /cluster/add-learner",
+    ),
+    ("change_membership", {"members": [1, 9]}, "members are 1, 2, 3, 4"),
+    ("change_membership", {"members": [1], "retain": "yes"}, "retain is 'yes'; it takes true or false"),
+    ("change_membership", {"members": [1], "remove": [4, 4]}, "remove names node 4 twice"),
+    ("change_membership", {"members": [1, 4], "remove": [4]}, "node 4 stands in members and in remove"),
+    ("transfer_leadership", {"node_id": 0}, "node_id is 0; it takes a whole number"),
+    ("transfer_leadership", {"node_id": "2"}, "node_id is '2'; it takes a whole number"),
+    ("transfer_leadership", {"node_id": 4}, "node_id is 4, which is no voter; it takes 1, 2, 3"),
     ("put_visibility", {"visibility": "public"}, "visibility is 'public'; it takes 'Private' or 'Shared'"),
 ]
 
@@ -189,7 +220,7 @@ def faults() -> Iterator[Fault]:
     for name, value, detail in VALUES:
         code = (
             "invalid_id"
-            if (" characters" in detail and "name" not in detail) or "control" in detail or "twice" in detail
+            if (" characters" in detail and "name" not in detail) or "control" in detail or "stands twice" in detail
             else "invalid_value"
         )
         yield Fault(name, encoded(value), 400, code, detail)
@@ -233,6 +264,8 @@ async def check(server: HttpServer, node: Node, data: bytes, *, status: int, cod
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["engram-index"] == "0"
     assert node.entries == []
+    assert node.cluster is not None
+    assert node.cluster.done == []
 
 
 FAULTS = [pytest.param(fault, id=f"{fault.route} {number}") for number, fault in enumerate(faults())]
@@ -280,7 +313,7 @@ async def test_every_route_refuses_a_query_parameter_that_it_does_not_know(
         ("%ED%A0%80", "invalid_encoding"),
     ],
 )
-@pytest.mark.parametrize("route", [route for route in OPEN if "{session_id}" in route.path], ids=named)
+@pytest.mark.parametrize("route", [route for route in ROUTES if "{session_id}" in route.path], ids=named)
 async def test_every_route_refuses_a_wrong_id_in_its_path(
     server: HttpServer, node: Node, route: Route, segment: str, code: str
 ) -> None:

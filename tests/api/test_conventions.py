@@ -17,7 +17,6 @@ from engram.errors import (
     FatalError,
     NoLeaderError,
     NotClusteredError,
-    NotLeaderError,
     NotReadyError,
     OverloadedError,
     RequestError,
@@ -32,7 +31,6 @@ MESSAGE = {"role": "user", "content": "hello"}
 
 REFUSALS: list[tuple[EngramError, int, str | None]] = [
     (NoLeaderError("an election is under way"), 503, "1"),
-    (NotLeaderError(2), 503, "1"),
     (OverloadedError("64 MiB wait to be committed"), 503, "1"),
     (NotReadyError("2 entries behind"), 503, "1"),
     (EmbedderError("away", permanent=False), 503, "1"),

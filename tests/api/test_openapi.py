@@ -9,11 +9,12 @@ import pytest
 from aiohttp import ClientSession
 
 from engram.api.middleware import PROBLEMS
-from engram.api.openapi import problem_codes
+from engram.api.openapi import describe, problem_codes
 from engram.api.route import Route
 from engram.api.routes import ROUTES
 from engram.api.schemas import NOT_BLANK
 from engram.api.server import HttpServer
+from tests.api.fake_cluster import FakeCluster
 from tests.api.wire import exchange
 
 
@@ -109,13 +110,14 @@ async def test_every_problem_code_is_described_where_it_can_happen(document: Any
         "headers_too_large",
         "internal",
         "method_not_allowed",
-        "not_leader",
         "unavailable",
     }
 
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if route.example], ids=lambda route: route.name)
-async def test_an_example_fits_its_schema_and_works(http: ClientSession, document: Any, route: Route) -> None:
+async def test_an_example_fits_its_schema_and_works(
+    cluster: FakeCluster, http: ClientSession, document: Any, route: Route
+) -> None:
     media = operation(document, route)["requestBody"]["content"]["application/json"]
     schema = {**media["schema"], "components": document["components"]}
 
@@ -124,27 +126,45 @@ async def test_an_example_fits_its_schema_and_works(http: ClientSession, documen
     assert answer.status in {200, 204}
 
 
-async def test_answers_fit_their_schemas(http: ClientSession, document: Any) -> None:
+async def test_answers_fit_their_schemas(cluster: FakeCluster, http: ClientSession, document: Any) -> None:
     await http.post("/sessions/s1/messages", json={"role": "user", "content": "my cat Tom", "id": "m1"})
     await http.put("/sessions/s1/core-memory", json={"fact": "likes cats", "id": "f1"})
     search = await http.post("/sessions/s1/search", json={"query": "cat", "top_k": 5, "explain": True})
     answers = {("POST", "/sessions/{session_id}/search"): await search.json()}
+    cluster.refusals = {9: "it has another cluster id"}
+    for route in ROUTES:
+        if route.tag == "cluster" and route.method == "POST":
+            answers["POST", route.path] = await (await http.post(route.path, json=route.example or {})).json()
     for route in ROUTES:
         if route.method == "GET" and route.answer is not None:
             target = route.path.format(session_id="s1", message_id="m1", fact_id="f1")
             answers[route.method, route.path] = await (await http.get(target)).json()
 
-    assert len(answers) == 9
+    assert len(answers) == 15
     for (method, path), answer in answers.items():
         good = document["paths"][path][method.lower()]["responses"]["200"]["content"]["application/json"]["schema"]
         jsonschema_rs.validate({**good, "components": document["components"]}, answer)
 
 
-async def test_a_problem_fits_its_schema(http: ClientSession, document: Any) -> None:
-    problem = await (await http.get("/nowhere")).json()
+async def test_a_problem_fits_its_schema(cluster: FakeCluster, http: ClientSession, document: Any) -> None:
+    unknown = await http.get("/nowhere")
+    cluster.leader_id = 2
+    elsewhere = await http.delete("/sessions/s1", allow_redirects=False)
 
     schema = {"$ref": "#/components/schemas/Problem", "components": document["components"]}
-    jsonschema_rs.validate(schema, problem)
+    for answer, status in ((unknown, 404), (elsewhere, 307)):
+        assert answer.status == status
+        jsonschema_rs.validate(schema, await answer.json())
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+def test_what_only_the_leader_answers_is_told_to_be_sent_on(route: Route) -> None:
+    told = msgspec.json.decode(describe([route], version="0"))["paths"][route.path][route.method.lower()]["responses"]
+
+    assert ("307" in told) == route.writes
+    if route.writes:
+        assert {"Location", "Engram-Leader", "Engram-Index", "X-Request-ID"} <= told["307"]["headers"].keys()
+        assert "`no_leader`" in told["503"]["description"]
 
 
 async def test_the_document_is_readable_json_of_moderate_size(http: ClientSession) -> None:
@@ -173,7 +193,9 @@ async def test_the_page_needs_no_other_host(http: ClientSession) -> None:
 
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if route.example], ids=lambda route: route.name)
-async def test_every_route_takes_json_in_utf_8_however_it_is_announced(server: HttpServer, route: Route) -> None:
+async def test_every_route_takes_json_in_utf_8_however_it_is_announced(
+    cluster: FakeCluster, server: HttpServer, route: Route
+) -> None:
     body = msgspec.json.encode(route.example)
     for kind in ('application/json; charset="UTF-8"', "Application/JSON", "application/json;charset=utf-8"):
         head = f"{route.method} {route.path.format(session_id='s1')} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}"

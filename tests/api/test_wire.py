@@ -135,6 +135,16 @@ async def test_a_client_that_waits_to_continue_is_told_to(server: HttpServer) ->
     writer.close()
 
 
+async def test_a_connection_goes_on_when_what_was_asked_to_continue_came_and_was_wrong(server: HttpServer) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(head(2, "Expect: 100-continue\r\n"))
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"[]" + request("GET", "/health"))
+
+    assert [(await read_answer(reader)).status for _ in range(2)] == [400, 200]
+    writer.close()
+
+
 async def test_a_client_that_announces_too_much_is_not_told_to_continue(server: HttpServer) -> None:
     answer = await exchange(server, head(3_000_000, "Expect: 100-continue\r\n"))
 

@@ -27,8 +27,11 @@ class Written(Protocol):
     async def set_hard_state(self, hard_state: HardState) -> None:
         """Record the state."""
 
+    async def make_snapshot(self, index: int, members: ConfState) -> None:
+        """Make entry `index`, where `members` belonged to the cluster, the snapshot; all entries stay."""
+
     async def compact(self, index: int, members: ConfState) -> None:
-        """Let the log begin after `index`, where `members` belonged to the cluster."""
+        """Make entry `index`, where `members` belonged to the cluster, the snapshot, and let the log begin after it."""
 
 
 def entry(index: int, term: int, size: int = 0) -> Entry:
@@ -126,3 +129,26 @@ class StorageContract:
 
         meta = written.storage.snapshot().meta
         assert (meta.index, meta.term, meta.conf_state) == (2, 2, MEMBERS)
+
+    async def test_entries_at_or_below_the_snapshot_may_stay(self, written: Written) -> None:
+        entries = [entry(1, 1), entry(2, 1), entry(3, 2), entry(4, 2), entry(5, 3)]
+        await written.append(entries)
+        await written.set_hard_state(HardState(term=3, vote=1, commit=4))
+        await written.make_snapshot(3, MEMBERS)
+        storage = written.storage
+
+        meta = storage.snapshot().meta
+        assert (meta.index, meta.term, meta.conf_state) == (3, 2, MEMBERS)
+        assert (storage.first_index(), storage.last_index()) == (1, 5)
+        assert list(storage.entries(1, 6)) == entries
+        assert [storage.term(index) for index in range(6)] == [0, 1, 1, 2, 2, 3]
+
+        await written.append([entry(5, 4), entry(6, 4)])
+        assert list(storage.entries(2, 7)) == [*entries[1:4], entry(5, 4), entry(6, 4)]
+
+        await written.compact(4, MEMBERS)
+        assert (storage.first_index(), storage.term(4), list(storage.entries(5, 7))) == (
+            5,
+            2,
+            [entry(5, 4), entry(6, 4)],
+        )

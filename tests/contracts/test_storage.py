@@ -24,8 +24,11 @@ class InMemory:
     async def set_hard_state(self, hard_state: HardState) -> None:
         self._storage.set_hard_state(hard_state)
 
-    async def compact(self, index: int, members: ConfState) -> None:
+    async def make_snapshot(self, index: int, members: ConfState) -> None:
         self._storage.create_snapshot(index, b"", members)
+
+    async def compact(self, index: int, members: ConfState) -> None:
+        await self.make_snapshot(index, members)
         self._storage.compact(index)
 
 
@@ -43,8 +46,12 @@ class OnDisk:
     async def set_hard_state(self, hard_state: HardState) -> None:
         await self._log.append([Append(hard_state=hard_state)])
 
+    async def make_snapshot(self, index: int, members: ConfState) -> None:
+        await self._log.move_base(index, members, {})
+
     async def compact(self, index: int, members: ConfState) -> None:
-        await self._log.move_base(index, members)
+        await self.make_snapshot(index, members)
+        self._log.trim(index)
 
 
 class TestMemoryStorage(StorageContract):
@@ -56,5 +63,5 @@ class TestMemoryStorage(StorageContract):
 class TestSqliteLog(StorageContract):
     @pytest.fixture
     async def written(self, tmp_path: Path) -> AsyncIterator[Written]:
-        async with opened(tmp_path / "raft.db") as log:
+        async with opened(tmp_path / "raft.db", window_bytes_max=0) as log:
             yield OnDisk(log)

@@ -6,8 +6,40 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
-from engram.log.consensus.types import Entry, HardState
+import google_crc32c
+import msgspec
+
+from engram.log.consensus.types import ConfState, Entry, HardState, Snapshot, SnapshotMeta
+from engram.log.members import Book, encode_book
+from engram.log.rows import State, checksum
 from engram.log.sqlite import WINDOW_BYTES_MAX, Append, SqliteLog
+
+OLD_SCHEMA = """
+    CREATE TABLE entries (
+        idx INTEGER PRIMARY KEY,
+        term INTEGER NOT NULL,
+        kind INTEGER NOT NULL,
+        data BLOB NOT NULL,
+        crc INTEGER NOT NULL
+    );
+    CREATE TABLE state (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        store_id TEXT NOT NULL,
+        node_id INTEGER NOT NULL,
+        term INTEGER NOT NULL,
+        vote INTEGER NOT NULL,
+        commit_index INTEGER NOT NULL,
+        last_index INTEGER NOT NULL,
+        base_index INTEGER NOT NULL,
+        base_term INTEGER NOT NULL,
+        base_members TEXT NOT NULL,
+        rebuild_due INTEGER NOT NULL,
+        crc INTEGER NOT NULL
+    );
+    PRAGMA application_id = 1701734220;
+    PRAGMA user_version = 1;
+"""
+"""Of the log's file before there were clusters."""
 
 
 def entry(index: int, term: int = 1, data: bytes | None = None) -> Entry:
@@ -28,10 +60,16 @@ def committed(entries: Sequence[Entry]) -> list[Append]:
 
 @asynccontextmanager
 async def opened(
-    path: Path, *, window_bytes_max: int = WINDOW_BYTES_MAX, read_only: bool = False
+    path: Path,
+    *,
+    members: ConfState | None = None,
+    window_bytes_max: int = WINDOW_BYTES_MAX,
+    read_only: bool = False,
 ) -> AsyncIterator[SqliteLog]:
     """Open the log at `path` and close it at the end."""
-    log = await SqliteLog.open(path, store_id="test", window_bytes_max=window_bytes_max, read_only=read_only)
+    log = await SqliteLog.open(
+        path, store_id="test", members=members, window_bytes_max=window_bytes_max, read_only=read_only
+    )
     try:
         yield log
     finally:
@@ -42,6 +80,35 @@ async def written(path: Path, entries: Sequence[Entry]) -> None:
     """Make a log at `path` that holds `entries`, committed, and close it."""
     async with opened(path) as log:
         await log.append(committed(entries))
+
+
+def written_in_the_old_format(path: Path, entries: Sequence[Entry], state: State) -> None:
+    """Make a log at `path` as version 1 of the format has it: `state` without what came later."""
+    fields = (
+        state.store_id,
+        state.node_id,
+        state.term,
+        state.vote,
+        state.commit,
+        state.last_index,
+        state.base_index,
+        state.base_term,
+        msgspec.json.encode(state.base_members).decode(),
+        int(state.rebuild_due),
+    )
+    rows = [
+        (one.index, one.term, one.kind, one.data, checksum(one.index, one.term, one.kind, one.data)) for one in entries
+    ]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executescript(OLD_SCHEMA)
+        connection.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", rows)
+        crc = google_crc32c.value(repr(fields).encode())
+        connection.execute("INSERT INTO state VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*fields, crc))
+
+
+def snapshot_at(index: int, term: int = 1, *, voters: Sequence[int] = (1, 2), book: Book | None = None) -> Snapshot:
+    """Return what Raft says of a snapshot; its entries travel by themselves."""
+    return Snapshot(SnapshotMeta(index, term, ConfState(voters=tuple(voters))), encode_book(book or {}))
 
 
 async def retained(log: SqliteLog) -> list[Entry]:

@@ -2,10 +2,11 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from time import perf_counter
 
+from engram.log.codec import Hello, Welcome
 from engram.log.consensus.config import Config
 from engram.log.consensus.rawnode import RawNode
 from engram.log.consensus.types import (
@@ -24,6 +25,7 @@ from engram.log.transport import Transport
 
 CLUSTER_ID = "7c9e6679"
 HOST = "127.0.0.1"
+ROWS_READ_MAX = 1_000
 
 
 class Mailbox:
@@ -34,8 +36,26 @@ class Mailbox:
         self.batches: list[int] = []
         self.broken_at_s: dict[int, float] = {}
         self.unreachable_ids: list[int] = []
-        self.strangers: list[tuple[int, str]] = []
+        self.greetings: list[Hello] = []
+        self.welcomes: list[tuple[int, Welcome]] = []
+        self.stores: dict[int, str] = {}
+        """What the cluster knows of the disks of others."""
+        self.peers: Callable[[], Collection[int]] = tuple
+        """Who is admitted, though no stranger is."""
         self.admits_strangers = False
+        self.admits = asyncio.Event()
+        """Whoever it admits, it does so when this is set."""
+        self.admits.set()
+        self.rows: list[Entry] = []
+        """The log from its first row on."""
+        self.staged: list[int] = []
+        """How many rows came at a time."""
+        self.offers = 0
+        self.arrived: list[Message] = []
+        self.sent: list[tuple[int, bool]] = []
+        self.takes_rows = asyncio.Event()
+        self.takes_rows.set()
+        self.is_taking_rows = False
         self.is_open = asyncio.Event()
         self.is_open.set()
         self._news = asyncio.Event()
@@ -54,9 +74,40 @@ class Mailbox:
         self.unreachable_ids.append(node_id)
         self._news.set()
 
-    def stranger(self, node_id: int, address: str) -> bool:
-        self.strangers.append((node_id, address))
-        return self.admits_strangers
+    async def greeted(self, hello: Hello) -> bool:
+        self.greetings.append(hello)
+        await self.admits.wait()
+        return self.admits_strangers or hello.sender in self.peers()
+
+    def welcomed(self, node_id: int, welcome: Welcome) -> None:
+        self.welcomes.append((node_id, welcome))
+        self._news.set()
+
+    def store_of(self, node_id: int) -> str:
+        return self.stores.get(node_id, "")
+
+    async def snapshot_offered(self, message: Message) -> int:
+        self.offers += 1
+        return len(self.rows)
+
+    async def snapshot_rows(self, entries: Sequence[Entry]) -> None:
+        self.is_taking_rows = True
+        await self.takes_rows.wait()
+        self.is_taking_rows = False
+        self.rows += entries
+        self.staged.append(len(entries))
+        self._news.set()
+
+    async def snapshot_arrived(self, message: Message) -> None:
+        self.arrived.append(message)
+        self._news.set()
+
+    async def snapshot_read(self, after: int, up_to: int) -> Sequence[Entry]:
+        return self.rows[after : min(up_to, after + ROWS_READ_MAX)]
+
+    def snapshot_sent(self, node_id: int, *, ok: bool) -> None:
+        self.sent.append((node_id, ok))
+        self._news.set()
 
     async def until(self, holds: Callable[["Mailbox"], bool]) -> None:
         """Wait for something that this mailbox is told."""
@@ -82,12 +133,23 @@ def make_transport(
     *,
     cluster_id: str = CLUSTER_ID,
     boot_epoch: int = 1,
+    store_id: str | None = None,
     port: int = 0,
     options: Options | None = None,
 ) -> Transport:
     address = f"{HOST}:{port}"
-    identity = Identity(cluster_id=cluster_id, node_id=node_id, boot_epoch=boot_epoch, address=address)
-    return Transport(identity, listen=address, listener=listener, rng=random.Random(node_id), options=options)
+    identity = Identity(
+        cluster_id=cluster_id,
+        node_id=node_id,
+        boot_epoch=boot_epoch,
+        address=address,
+        store_id=f"store-{node_id}" if store_id is None else store_id,
+        http_address=f"{HOST}:80{node_id}",
+    )
+    transport = Transport(identity, listen=address, listener=listener, rng=random.Random(node_id), options=options)
+    if isinstance(listener, Mailbox):
+        listener.peers = transport.status
+    return transport
 
 
 @asynccontextmanager
@@ -112,6 +174,29 @@ def introduce(first: Transport, first_id: int, second: Transport, second_id: int
     second.add_peer(first_id, address_of(first))
 
 
+def make_hello(
+    *,
+    cluster_id: str = CLUSTER_ID,
+    sender: int = 1,
+    boot_epoch: int = 1,
+    stream: int = 1,
+    store_id: str = "store-1",
+    to_store_id: str = "",
+) -> Hello:
+    """Return how node `sender` greets node 2."""
+    return Hello(
+        cluster_id=cluster_id,
+        sender=sender,
+        to=2,
+        boot_epoch=boot_epoch,
+        stream=stream,
+        address=f"{HOST}:1",
+        store_id=store_id,
+        to_store_id=to_store_id,
+        http_address=f"{HOST}:8001",
+    )
+
+
 def vote(to: int, index: int, *, sender: int = 1) -> Message:
     """Return a small message that is told from others by `index`, and is never merged with them."""
     return Message(type=MessageType.VOTE, to=to, sender=sender, term=1, index=index)
@@ -126,6 +211,7 @@ class Node:
     """A node of the core with a disk in memory. It is driven by what arrives, by proposals, and by a timer."""
 
     TICK_S = 0.02
+    NO_SNAPSHOTS = "a disk in memory keeps no history to send"
 
     def __init__(self, node_id: int, voters: tuple[int, ...]) -> None:
         self.id = node_id
@@ -173,8 +259,29 @@ class Node:
         self.raw.report_unreachable(node_id)
         self.settle()
 
-    def stranger(self, node_id: int, address: str) -> bool:
-        return False
+    async def greeted(self, hello: Hello) -> bool:
+        return hello.sender in self.transport.status()
+
+    def welcomed(self, node_id: int, welcome: Welcome) -> None:
+        """Learn nothing: the nodes know one another."""
+
+    def store_of(self, node_id: int) -> str:
+        return ""
+
+    async def snapshot_offered(self, message: Message) -> int:
+        raise NotImplementedError(self.NO_SNAPSHOTS)
+
+    async def snapshot_rows(self, entries: Sequence[Entry]) -> None:
+        raise NotImplementedError(self.NO_SNAPSHOTS)
+
+    async def snapshot_arrived(self, message: Message) -> None:
+        raise NotImplementedError(self.NO_SNAPSHOTS)
+
+    async def snapshot_read(self, after: int, up_to: int) -> Sequence[Entry]:
+        raise NotImplementedError(self.NO_SNAPSHOTS)
+
+    def snapshot_sent(self, node_id: int, *, ok: bool) -> None:
+        raise NotImplementedError(self.NO_SNAPSHOTS)
 
     def settle(self) -> None:
         while self.raw.has_ready():

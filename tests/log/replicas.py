@@ -27,6 +27,10 @@ class Transactions:
     def committed(self, seconds: float) -> None:
         self.waits_s.append(seconds)
 
+    def led_by(self, leader_id: int) -> None: ...
+    def snapshot_built(self) -> None: ...
+    def snapshot_installed(self) -> None: ...
+
 
 @asynccontextmanager
 async def running(

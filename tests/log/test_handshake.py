@@ -4,24 +4,28 @@ import pytest
 
 from engram.log.codec import Batch, Hello, Welcome
 from engram.log.handshake import Doorkeeper, Identity, Refusal, RefusedError, check_batch
-from tests.log.nodes import vote
+from tests.log.nodes import CLUSTER_ID, make_hello, vote
 
 
-def door() -> Doorkeeper:
-    return Doorkeeper(Identity(cluster_id="c", node_id=2, boot_epoch=1, address="here:1"))
+def door(*, cluster_id: str = CLUSTER_ID, known_store: str = "") -> Doorkeeper:
+    """Return the door of node 2, which knows `known_store` of every other node."""
+    identity = Identity(
+        cluster_id=cluster_id, node_id=2, boot_epoch=1, address="here:1", store_id="store-2", http_address="here:2"
+    )
+    return Doorkeeper(identity, lambda _: known_store)
 
 
-def hello(*, boot_epoch: int = 1, stream: int = 1) -> Hello:
-    return Hello(cluster_id="c", sender=1, to=2, boot_epoch=boot_epoch, stream=stream, address="there:1")
-
-
-def welcome(*, cluster_id: str = "c", node_id: int = 1, boot_epoch: int = 1) -> Welcome:
-    return Welcome(cluster_id=cluster_id, node_id=node_id, boot_epoch=boot_epoch)
+def welcome(
+    *, cluster_id: str = CLUSTER_ID, node_id: int = 1, boot_epoch: int = 1, store_id: str = "store-1"
+) -> Welcome:
+    return Welcome(
+        cluster_id=cluster_id, node_id=node_id, boot_epoch=boot_epoch, store_id=store_id, http_address="there:2"
+    )
 
 
 def test_a_later_start_replaces_an_earlier_one_and_counts_its_streams_anew() -> None:
     keeper = door()
-    old, new = hello(boot_epoch=1, stream=9), hello(boot_epoch=2, stream=1)
+    old, new = make_hello(boot_epoch=1, stream=9), make_hello(boot_epoch=2, stream=1)
     keeper.admit(old)
 
     keeper.admit(new)
@@ -34,10 +38,10 @@ def test_a_later_start_replaces_an_earlier_one_and_counts_its_streams_anew() -> 
 @pytest.mark.parametrize(("boot_epoch", "stream"), [(3, 4), (3, 3), (2, 5)])
 def test_what_is_not_newer_is_stale(boot_epoch: int, stream: int) -> None:
     keeper = door()
-    keeper.admit(hello(boot_epoch=3, stream=4))
+    keeper.admit(make_hello(boot_epoch=3, stream=4))
 
     with pytest.raises(RefusedError) as refused:
-        keeper.admit(hello(boot_epoch=boot_epoch, stream=stream))
+        keeper.admit(make_hello(boot_epoch=boot_epoch, stream=stream))
 
     assert refused.value.refusal is Refusal.STALE
 
@@ -46,6 +50,7 @@ def test_what_is_not_newer_is_stale(boot_epoch: int, stream: int) -> None:
     ("answer", "refusal"),
     [
         (welcome(cluster_id="d"), Refusal.WRONG_CLUSTER),
+        (welcome(cluster_id=""), Refusal.WRONG_CLUSTER),
         (welcome(node_id=3), Refusal.WRONG_NODE),
         (welcome(boot_epoch=4), Refusal.STALE),
     ],
@@ -60,17 +65,99 @@ def test_an_answer_from_somebody_else_is_refused(answer: Welcome, refusal: Refus
     assert refused.value.refusal is refusal
 
 
+@pytest.mark.parametrize(
+    ("greeting", "refusal"),
+    [
+        (make_hello(cluster_id="d"), Refusal.WRONG_CLUSTER),
+        (make_hello(cluster_id=""), Refusal.WRONG_CLUSTER),
+        (make_hello(to_store_id="store-9"), Refusal.WRONG_STORE),
+        (make_hello(store_id="store-9"), Refusal.WRONG_STORE),
+        (make_hello(store_id=""), Refusal.WRONG_STORE),
+        (make_hello(sender=2), Refusal.WRONG_NODE),
+    ],
+)
+def test_a_greeting_from_somebody_else_or_for_somebody_else_is_refused(greeting: Hello, refusal: Refusal) -> None:
+    keeper = door(known_store="store-1")
+    keeper.check(make_hello(to_store_id="store-2"))
+
+    with pytest.raises(RefusedError) as refused:
+        keeper.check(greeting)
+
+    assert refused.value.refusal is refusal
+
+
+def test_who_dials_a_node_with_another_disk_refuses_it() -> None:
+    keeper = door(known_store="store-1")
+    keeper.check_welcome(1, welcome())
+
+    with pytest.raises(RefusedError, match="a disk was lost or exchanged") as refused:
+        keeper.check_welcome(1, welcome(store_id="store-9"))
+
+    assert refused.value.refusal is Refusal.WRONG_STORE
+
+
+def test_starts_are_counted_anew_on_another_disk() -> None:
+    keeper = door()
+    keeper.admit(make_hello(boot_epoch=5, stream=7))
+    keeper.admit(make_hello(boot_epoch=1, stream=1, store_id="store-9"))
+
+    with pytest.raises(RefusedError, match="stream 1 comes after stream 1"):
+        keeper.admit(make_hello(boot_epoch=1, stream=1, store_id="store-9"))
+
+
+def test_a_node_in_no_cluster_lets_in_who_names_its_disk_and_a_cluster() -> None:
+    keeper = door(cluster_id="")
+    keeper.check(make_hello(cluster_id="d", to_store_id="store-2"))
+
+    for greeting, refusal in (
+        (make_hello(cluster_id="", to_store_id="store-2"), Refusal.WRONG_CLUSTER),
+        (make_hello(cluster_id="d", to_store_id=""), Refusal.WRONG_STORE),
+        (make_hello(cluster_id="d", to_store_id="store-9"), Refusal.WRONG_STORE),
+    ):
+        with pytest.raises(RefusedError) as refused:
+            keeper.check(greeting)
+        assert refused.value.refusal is refusal
+
+
+def test_a_node_joins_one_cluster_and_no_other() -> None:
+    keeper = door(cluster_id="")
+    keeper.join("c")
+    keeper.join("c")
+
+    with pytest.raises(ValueError, match="in cluster 'c' already, not in 'd'"):
+        keeper.join("d")
+
+    assert keeper.identity.cluster_id == "c"
+    with pytest.raises(RefusedError, match="belongs to cluster 'd'"):
+        keeper.check(make_hello(cluster_id="d", to_store_id="store-2"))
+
+
+def test_what_an_earlier_start_says_of_itself_is_not_passed_on() -> None:
+    keeper = door()
+    keeper.admit(make_hello(boot_epoch=5))
+
+    with pytest.raises(RefusedError, match="start 4 comes after start 5"):
+        keeper.check(make_hello(boot_epoch=4, stream=2))
+
+
+def test_a_check_leaves_no_trace() -> None:
+    keeper = door()
+    keeper.check(make_hello(boot_epoch=5))
+
+    keeper.admit(make_hello(boot_epoch=1))
+
+
 def test_a_node_that_was_forgotten_starts_anew() -> None:
     keeper = door()
-    first = hello(boot_epoch=5)
+    first = make_hello(boot_epoch=5)
     keeper.admit(first)
 
     keeper.forget(1)
 
     with pytest.raises(RefusedError, match="or the node removed"):
         keeper.check_current(first)
-    keeper.admit(hello(boot_epoch=1))
+    keeper.admit(make_hello(boot_epoch=1))
 
 
 def test_a_batch_of_ones_own_messages_is_let_through() -> None:
-    check_batch(hello(), Batch(None, [vote(2, 1), vote(2, 2)]))
+    check_batch(make_hello(), Batch(None, [vote(2, 1), vote(2, 2)]))

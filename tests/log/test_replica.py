@@ -6,9 +6,10 @@ import pytest
 
 from engram.clock import SystemClock
 from engram.errors import NoLeaderError, NotReadyError, OverloadedError, TooLargeError
-from engram.log.consensus.types import Entry
+from engram.log.consensus.types import Entry, Role
+from engram.log.options import PROPOSAL_BYTES_MAX, UNCOMMITTED_BYTES_MAX
 from engram.log.position import Position
-from engram.log.replica import PROPOSAL_BYTES_MAX, UNCOMMITTED_BYTES_MAX, Replica
+from engram.log.replica import Replica
 from tests.log.logs import bytes_on_disk, opened, read_outside, retained
 from tests.log.replicas import Transactions, collected, committed_alone, payloads, running
 
@@ -209,6 +210,6 @@ async def test_the_status_says_who_leads_and_how_far_the_log_is(path: Path) -> N
         await collected(replica, after=0, up_to=last)
         status = replica.status()
 
-        assert (status.node_id, status.role, status.leader_id, status.term) == (1, "leader", 1, 1)
+        assert (status.node_id, status.role, status.leader_id, status.term) == (1, Role.LEADER, 1, 1)
         assert (status.commit_index, status.last_index, status.applied_index, status.base_index) == (2, 2, 2, 0)
-        assert list(status.members) == [1]
+        assert replica.roster.ids == {1}

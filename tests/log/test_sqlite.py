@@ -5,13 +5,24 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engram.errors import ConfigError, CorruptionError, StorageError
-from engram.log.consensus.types import ConfState, HardState, InvariantViolation
+from engram.log.consensus.types import (
+    ChangeKind,
+    ConfState,
+    HardState,
+    InvariantViolation,
+    Snapshot,
+    SnapshotMeta,
+    decode_conf_change,
+)
+from engram.log.members import Member, decode_book, encode_book
 from engram.log.sqlite import SETTINGS, Append, SqliteLog
+from engram.log.storage import CompactedError
 from tests.log.logs import (
     bytes_on_disk,
     committed,
@@ -22,6 +33,7 @@ from tests.log.logs import (
     read_outside,
     retained,
     run,
+    snapshot_at,
     tamper,
     written,
 )
@@ -44,6 +56,11 @@ asyncio.run(main())
 
 SIZES_MAX = (1, 60, 200, 1000, 3000, 9000)
 """Payloads of all the ways in which a row may lie: many to a page, few to a page, over several pages."""
+
+BOOK = {
+    1: Member(address="one:9000", http_address="one:8000", store_id="s1"),
+    2: Member(address="two:9000"),
+}
 
 MEMORY = Path("/dev/shm")
 """For tests that write much and pull no plug."""
@@ -143,19 +160,22 @@ async def test_what_raft_never_asks_for_is_refused_and_changes_nothing(
 async def test_moving_the_base_keeps_the_history_readable(path: Path) -> None:
     async with opened(path) as log:
         await log.append(committed(run(1, 10)))
-        await log.move_base(7, ConfState(voters=(1, 2)))
+        await log.move_base(7, ConfState(voters=(1, 2)), BOOK)
 
-        assert (log.first_index(), log.last_index(), log.term(7)) == (8, 10, 1)
+        assert log.snapshot() == snapshot_at(7, book=BOOK)
+        assert log.entries(3, 11) == run(3, 10)  # a follower that is a little behind is sent entries
     async with opened(path) as log:
         assert await retained(log) == run(1, 10)
         assert log.initial_state() == (HardState(term=1, vote=1, commit=10), ConfState(voters=(1, 2)))
         assert (log.first_index(), log.last_index(), log.term(7)) == (8, 10, 1)
+        assert log.snapshot() == snapshot_at(7, book=BOOK)
+        assert log.state.base_book == BOOK
 
 
 async def test_a_commit_index_that_lags_behind_the_base_starts_at_the_base(path: Path) -> None:
     async with opened(path) as log:
         await log.append([Append(entries=run(1, 4), hard_state=HardState(term=1, vote=1, commit=1))])
-        await log.move_base(3, ConfState(voters=(1,)))
+        await log.move_base(3, ConfState(voters=(1,)), {})
 
     async with opened(path) as log:
         assert log.initial_state()[0].commit == 3
@@ -164,7 +184,7 @@ async def test_a_commit_index_that_lags_behind_the_base_starts_at_the_base(path:
 async def test_history_that_is_missing_below_the_base_is_no_damage(path: Path) -> None:
     async with opened(path) as log:
         await log.append(committed(run(1, 9)))
-        await log.move_base(6, ConfState(voters=(1,)))
+        await log.move_base(6, ConfState(voters=(1,)), {})
     tamper(path, "DELETE FROM entries WHERE idx IN (1, 3, 6)")
 
     async with opened(path) as log:
@@ -172,18 +192,123 @@ async def test_history_that_is_missing_below_the_base_is_no_damage(path: Path) -
         assert await log.read(5, 6) == []
 
 
-async def test_payloads_beyond_the_window_are_read_from_the_file(path: Path) -> None:
+async def test_entries_beyond_the_window_are_read_from_the_file(path: Path) -> None:
     entries = [entry(index, data=bytes([index]) * 1000) for index in range(1, 101)]
 
     async with opened(path, window_bytes_max=20_000) as log:
         for one in entries:
             await log.append(committed([one]))
+            if log.needs_base_move(one.index, 1000):
+                await log.move_base(one.index, ConfState(voters=(1,)), {})
             log.trim(one.index)
 
+        assert log.first_index() > 80
         assert await log.read(0, 100, 10) == entries[:10]
         assert await log.read(95, 100) == entries[95:]
         assert [one async for batch in log.history() for one in batch] == entries
-        assert log.term(1) == 1
+
+
+async def test_what_is_above_the_base_stays_in_memory_whatever_its_size(path: Path) -> None:
+    entries = [entry(index, data=bytes(1000)) for index in range(1, 51)]
+    async with opened(path, window_bytes_max=5000) as log:
+        await log.append(committed(entries))
+        log.trim(50)
+        assert (log.first_index(), log.entries(1, 51)) == (1, entries)
+
+        await log.move_base(10, ConfState(voters=(1,)), {})
+        log.trim(50)
+        assert (log.first_index(), log.entries(11, 51)) == (11, entries[10:])
+
+    async with opened(path, window_bytes_max=5000) as log:  # though all of it is committed
+        log.trim(50)
+        assert (log.first_index(), log.entries(11, 51)) == (11, entries[10:])
+
+
+async def test_the_window_is_trimmed_by_a_quarter_so_that_the_newest_below_the_base_stay(path: Path) -> None:
+    entries = [entry(index, data=bytes(800)) for index in range(1, 101)]  # counted as 1000 bytes each
+    async with opened(path, window_bytes_max=40_000) as log:
+        await log.append(committed(entries[:40]))
+        await log.move_base(40, ConfState(voters=(1,)), {})
+        log.trim(40)
+        assert log.first_index() == 1
+
+        await log.append(committed(entries[40:41]))
+        log.trim(0)
+        assert log.first_index() == 1
+        log.trim(41)
+        assert log.first_index() == 12
+        assert log.term(11) == 1
+        with pytest.raises(CompactedError):
+            log.entries(11, 13)
+
+
+@pytest.mark.parametrize(
+    ("window_bytes_max", "handed_over", "is_needed"),
+    [(50_000, 13, True), (50_000, 12, False), (5000, 4, True), (5000, 3, False)],
+)
+async def test_the_base_moves_by_count_and_by_bytes(
+    path: Path, window_bytes_max: int, handed_over: int, *, is_needed: bool
+) -> None:
+    async with opened(path, window_bytes_max=window_bytes_max) as log:
+        await log.append(committed([entry(index, data=bytes(1000)) for index in range(1, 21)]))
+        await log.move_base(3, ConfState(voters=(1,)), {})
+
+        assert log.needs_base_move(handed_over, threshold=10) == is_needed
+
+
+async def test_bytes_that_a_trim_would_free_move_no_base(path: Path) -> None:
+    async with opened(path, window_bytes_max=5000) as log:
+        await log.append(committed([entry(index, data=bytes(1000)) for index in range(1, 21)]))
+        await log.move_base(19, ConfState(voters=(1,)), {})
+
+        assert not log.needs_base_move(20, 1000)
+
+
+async def test_a_cluster_begins_with_an_entry_that_is_its_base(path: Path) -> None:
+    members = ConfState(voters=(1, 2), learners=(3,))
+    async with opened(path, members=ConfState()) as log:
+        await log.bootstrap("c1", members, BOOK)
+        wanted = log.state
+
+        assert (wanted.cluster_id, wanted.base_book) == ("c1", BOOK)
+        assert log.initial_state() == (HardState(term=1, vote=0, commit=1), members)
+        assert log.snapshot() == Snapshot(SnapshotMeta(1, 1, members), encode_book(BOOK))
+        assert (log.first_index(), log.last_index(), log.term(1)) == (2, 1, 1)  # others get it as a snapshot
+    async with opened(path) as log:
+        assert log.state == replace(wanted, boot_epoch=2)
+        (first,) = await log.read(0, 1)
+        change = decode_conf_change(first)
+        assert [(one.kind, one.node_id) for one in change.changes] == [
+            (ChangeKind.ADD_VOTER, 1),
+            (ChangeKind.ADD_VOTER, 2),
+            (ChangeKind.ADD_LEARNER, 3),
+        ]
+        assert decode_book(change.context) == BOOK
+
+
+async def test_a_cluster_does_not_begin_where_something_is(path: Path, tmp_path: Path) -> None:
+    async with opened(path) as log:
+        with pytest.raises(ConfigError, match="empty"):
+            await log.bootstrap("c1", ConfState(voters=(1,)), {})  # it is its own cluster
+    async with opened(tmp_path / "adopted.db", members=ConfState()) as log:
+        await log.adopt_cluster("c2")
+        with pytest.raises(ConfigError, match="empty"):
+            await log.bootstrap("c1", ConfState(voters=(1,)), {})
+    async with opened(tmp_path / "filled.db", members=ConfState()) as log:
+        await log.append([Append(entries=run(1, 1))])
+        with pytest.raises(ConfigError, match="empty"):
+            await log.bootstrap("c1", ConfState(voters=(1,)), {})
+        assert log.state.cluster_id == ""
+
+
+async def test_a_node_belongs_to_one_cluster_for_good(path: Path) -> None:
+    async with opened(path, members=ConfState()) as log:
+        await log.adopt_cluster("c1")
+        await log.adopt_cluster("c1")
+    async with opened(path, members=ConfState()) as log:
+        with pytest.raises(ConfigError, match="cluster c1, not of c2"):
+            await log.adopt_cluster("c2")
+        assert log.state.cluster_id == "c1"
 
 
 async def test_a_batch_read_is_bounded_in_bytes(path: Path) -> None:
@@ -214,7 +339,11 @@ async def test_a_batch_read_is_bounded_in_bytes(path: Path) -> None:
         ("UPDATE state SET term = 0", "state row fails its checksum"),
         ("DELETE FROM state", "state row is missing"),
         ("DROP TABLE entries", "a table is missing"),
-        ("PRAGMA user_version = 2", "format"),
+        ("DROP TABLE staged", "a table is missing"),
+        ("UPDATE state SET cluster_id = 'other'", "state row fails its checksum"),
+        ("UPDATE state SET boot_epoch = 0", "state row fails its checksum"),
+        ("UPDATE state SET base_book = x'80'", "state row fails its checksum"),
+        ("PRAGMA user_version = 3", "format"),
     ],
 )
 async def test_damage_stops_the_node_and_is_named(path: Path, statement: str, message: str) -> None:
@@ -302,7 +431,7 @@ async def test_an_erased_payload_is_in_no_file_and_everything_else_is_unharmed(t
     others = [one for one in run(1, 9) if one.index not in {3, 5, 8}]
     async with opened(path) as log:
         await log.append(committed(sorted([*others, *secret], key=lambda one: one.index)))
-        await log.move_base(6, ConfState(voters=(1,)))
+        await log.move_base(6, ConfState(voters=(1,)), {})
 
         await log.rewrite({3: b"", 5: b"kept part", 8: b""})
 

@@ -3,13 +3,15 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from engram.log.consensus.types import ConfState, Entry, HardState
+from engram.log.consensus.types import ConfState, Entry, HardState, Snapshot, SnapshotMeta
+from engram.log.members import Member, encode_book
 from engram.log.sqlite import Append, SqliteLog
-from engram.log.storage import MemoryStorage
+from engram.log.storage import CompactedError, MemoryStorage
 
 ALONE = ConfState(voters=(1,))
 MEMORY = Path("/dev/shm")
@@ -19,7 +21,10 @@ sizes = st.sampled_from((0, 1, 40, 500, 5000))
 
 
 class SqliteLogIsMemoryStorage(RuleBasedStateMachine):
-    """Whatever Raft may ask for, in any order, with the file closed and opened in between: both logs read the same."""
+    """Whatever Raft may ask for, in any order, with the file closed and opened in between: both logs read the same.
+
+    But the log on disk begins in memory where its window does, at the base or before.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,9 +81,37 @@ class SqliteLogIsMemoryStorage(RuleBasedStateMachine):
     def move_base(self, data: st.DataObject) -> None:
         index = data.draw(st.integers(self.model.first_index(), self.hard_state.commit), "base")
         members = ConfState(voters=(1, index + 1))
-        self.model.create_snapshot(index, b"", members)
+        book = {1: Member(address=f"place:{index}")}
+        self.model.create_snapshot(index, encode_book(book), members)
         self.model.compact(index)
-        self.runner.run(self.log.move_base(index, members))
+        self.runner.run(self.log.move_base(index, members, book))
+
+    @rule(data=st.data(), restarts=st.booleans())
+    def install(self, data: st.DataObject, *, restarts: bool) -> None:
+        commit = self.hard_state.commit
+        term = max(self.hard_state.term, 1) + data.draw(st.integers(0, 1), "newer term")
+        sent = [
+            Entry(term=term, index=commit + 1 + offset, data=b"s%d" % term * size)
+            for offset, size in enumerate(data.draw(st.lists(sizes, min_size=1, max_size=6), "sizes"))
+        ]
+        index = data.draw(st.integers(commit + 1, commit + len(sent)), "snapshot")
+        part = data.draw(st.integers(0, len(sent)), "part")
+        self.runner.run(self.log.stage(sent[:part]))
+        if restarts:
+            self.reopen()
+        assert self.log.staged_index == commit + part
+        self.runner.run(self.log.stage(sent[part:]))
+        self.history = {one: entry for one, entry in self.history.items() if one <= commit}
+        for newest in sorted({index, sent[-1].index}):
+            self.hard_state = HardState(term=term, vote=data.draw(st.integers(0, 3), "vote"), commit=newest)
+            book = encode_book({2: Member(address=f"place:{newest}")})
+            snapshot = Snapshot(SnapshotMeta(newest, term, ConfState(voters=(1, 2))), book)
+            self.model.apply_snapshot(snapshot)
+            self.model.set_hard_state(self.hard_state)
+            self.history |= {entry.index: entry for entry in sent if entry.index <= newest}
+            self.runner.run(self.log.install(snapshot, self.hard_state))
+            assert self.log.staged_index == sent[-1].index
+            assert self.runner.run(self.read_all()) == [self.history[one] for one in sorted(self.history)]
 
     @precondition(lambda self: self.hard_state.commit > 0)
     @rule(data=st.data(), size=sizes)
@@ -102,11 +135,24 @@ class SqliteLogIsMemoryStorage(RuleBasedStateMachine):
     def both_read_the_same(self) -> None:
         log, model = self.log, self.model
         low, high = model.first_index(), model.last_index() + 1
-        assert (log.first_index(), log.last_index()) == (low, high - 1)
+        assert (log.state.base_index, log.last_index()) == (low - 1, high - 1)
         assert log.initial_state() == model.initial_state()
+        assert log.snapshot() == model.snapshot()
         assert [log.term(index) for index in range(low - 1, high)] == [model.term(i) for i in range(low - 1, high)]
-        unsettled = max(model.initial_state()[0].commit + 1, low)
-        assert list(log.entries(unsettled, high)) == list(model.entries(unsettled, high))
+        assert list(log.entries(low, high)) == list(model.entries(low, high))
+
+    @invariant()
+    def the_window_is_a_run_of_the_history_that_reaches_the_base(self) -> None:
+        log, first = self.log, self.log.first_index()
+        assert first <= log.state.base_index + 1
+        assert log.term(first - 1) == (self.history[first - 1].term if first > 1 else 0)
+        assert list(log.entries(first, log.last_index() + 1)) == [
+            self.history[index] for index in range(first, log.last_index() + 1)
+        ]
+        with pytest.raises(CompactedError):
+            log.entries(first - 1, first)
+        with pytest.raises(CompactedError):
+            log.term(first - 2)
 
     @invariant()
     def all_of_the_history_is_readable(self) -> None:

@@ -13,10 +13,10 @@ import grpc.aio
 import pytest
 
 from engram.errors import ConfigError
-from engram.log.codec import Hello, MalformedError, encode_batch
-from engram.log.consensus.types import Message, MessageType, Snapshot
+from engram.log.codec import Introduction, MalformedError, encode_batch
+from engram.log.consensus.types import Message, MessageType
 from engram.log.handshake import Refusal
-from engram.log.peer import Options
+from engram.log.peer import Options, StreamError
 from engram.log.transport import Transport
 from tests.log.nodes import (
     CLUSTER_ID,
@@ -26,6 +26,7 @@ from tests.log.nodes import (
     address_of,
     append,
     introduce,
+    make_hello,
     make_transport,
     running,
     until,
@@ -113,13 +114,6 @@ async def test_messages_sent_before_the_first_connection_are_kept_for_it() -> No
 
         await pair.inbox.until_received(1)
     assert pair.inbox.messages[0].index == 7
-
-
-async def test_a_snapshot_is_not_a_message_among_others(pair: Pair) -> None:
-    message = Message(type=MessageType.SNAPSHOT, to=2, sender=1, snapshot=Snapshot())
-
-    with pytest.raises(ValueError, match="a snapshot for node 2"):
-        pair.first.send([message])
 
 
 async def test_a_message_for_nobody_is_counted(pair: Pair) -> None:
@@ -244,7 +238,7 @@ async def test_a_peer_that_is_removed_is_neither_sent_to_nor_heard() -> None:
         assert pair.first.status() == {}
         assert pair.first.unaddressed == 1
         assert pair.mailboxes[0].messages == []
-        assert pair.mailboxes[0].strangers[0][0] == 2
+        assert pair.mailboxes[0].greetings[-1].sender == 2
 
 
 async def test_a_stranger_that_the_listener_lets_in_is_heard() -> None:
@@ -255,7 +249,7 @@ async def test_a_stranger_that_the_listener_lets_in_is_heard() -> None:
         pair.first.send([vote(2, 5)])
 
         await pair.inbox.until_received(1)
-        assert pair.inbox.strangers == [(1, f"{HOST}:0")]
+        assert [(hello.sender, hello.address) for hello in pair.inbox.greetings] == [(1, f"{HOST}:0")]
 
 
 async def test_stopping_takes_less_than_a_second_whatever_is_going_on() -> None:
@@ -376,6 +370,178 @@ async def test_an_earlier_start_is_refused_by_who_dials_it_too() -> None:
         assert await refused(one, stale, as_id=1) == "stale: node 1: start 4 comes after start 5"
 
 
+async def test_a_node_with_another_disk_than_it_was_known_with_is_not_heard() -> None:
+    """Nor may it vote: it has forgotten what it promised."""
+    wiped, mailbox = make_transport(1, Mailbox(), store_id="wiped"), Mailbox()
+    one = make_transport(2, mailbox)
+    mailbox.stores = {1: "store-1"}
+    async with running(wiped, one):
+        one.add_peer(1, address_of(wiped))
+
+        assert await refused(wiped, one, as_id=2) == (
+            "wrong_store: node 2 refuses: node 1 has store 'wiped', and is known with 'store-1': "
+            "a disk was lost or exchanged; remove the node and add it again"
+        )
+        assert (mailbox.greetings, mailbox.messages) == ([], [])
+
+
+async def test_a_node_with_another_disk_than_it_was_known_with_is_sent_nothing() -> None:
+    caller_mailbox, wiped_mailbox = Mailbox(), Mailbox()
+    caller, wiped = make_transport(1, caller_mailbox), make_transport(2, wiped_mailbox, store_id="wiped")
+    caller_mailbox.stores = {2: "store-2"}
+    wiped_mailbox.admits_strangers = True
+    async with running(caller, wiped):
+        reason = await refused(caller, wiped, as_id=2)
+
+        assert reason.startswith(
+            "wrong_store: node 2 refuses: node 1 wants store 'store-2' of node 2, which has 'wiped'"
+        )
+        assert wiped_mailbox.greetings == []
+
+
+async def test_who_dials_refuses_another_disk_too() -> None:
+    """When the one that is dialled does not look: the welcome names its disk."""
+    caller_mailbox, other_mailbox = Mailbox(), Mailbox()
+    caller, other = make_transport(1, caller_mailbox), make_transport(2, other_mailbox)
+    other_mailbox.admits_strangers = True
+    other_mailbox.admits.clear()
+    async with running(caller, other):
+        caller.add_peer(2, address_of(other))
+        await until(lambda: bool(other_mailbox.greetings))
+        caller_mailbox.stores = {2: "another"}
+        other_mailbox.admits.set()
+
+        await until(lambda: caller.status()[2].refusal is Refusal.WRONG_STORE)
+        assert "node 2 has store 'store-2', and is known with 'another'" in caller.status()[2].last_error
+        assert caller_mailbox.welcomes == []
+
+
+async def test_both_ends_learn_where_the_other_is_reached(pair: Pair) -> None:
+    await pair.mailboxes[0].until(lambda mailbox: bool(mailbox.welcomes))
+
+    greeting, (node_id, welcome) = pair.inbox.greetings[0], pair.mailboxes[0].welcomes[0]
+    assert (greeting.sender, greeting.http_address, greeting.store_id) == (1, f"{HOST}:801", "store-1")
+    assert (node_id, welcome.http_address, welcome.store_id) == (2, f"{HOST}:802", "store-2")
+
+
+# A node in no cluster.
+
+
+def newcomer() -> tuple[Transport, Mailbox]:
+    """Return node 2, which is in no cluster and lets everybody in."""
+    mailbox = Mailbox()
+    mailbox.admits_strangers = True
+    return make_transport(2, mailbox, cluster_id=""), mailbox
+
+
+def knowing(node_id: int, cluster_id: str, options: Options | None = None) -> Transport:
+    """Return a node that knows the disk of node 2."""
+    mailbox = Mailbox()
+    mailbox.stores = {2: "store-2"}
+    return make_transport(node_id, mailbox, cluster_id=cluster_id, options=options)
+
+
+async def test_a_node_in_no_cluster_joins_that_which_knows_its_disk() -> None:
+    one, inbox = newcomer()
+    caller = knowing(1, "c")
+    async with running(caller, one):
+        caller.add_peer(2, address_of(one))
+        caller.send([vote(2, 7)])
+
+        await inbox.until_received(1)
+        assert (await caller.introduce(address_of(one), 1)).cluster_id == "c"
+
+
+async def test_a_node_in_no_cluster_does_not_join_one_that_does_not_know_its_disk() -> None:
+    one, inbox = newcomer()
+    caller = make_transport(1, Mailbox())
+    async with running(caller, one):
+        reason = await refused(caller, one, as_id=2)
+
+        assert reason == ("wrong_store: node 2 refuses: this node is in no cluster, and node 1 does not name its store")
+        assert inbox.greetings == []
+
+
+async def test_of_two_clusters_that_greet_at_once_the_first_wins() -> None:
+    one, inbox = newcomer()
+    first, second = knowing(1, "first"), knowing(3, "second", Options(greeting_s=0.2))
+    inbox.admits.clear()
+    async with running(first, second, one):
+        first.add_peer(2, address_of(one))
+        await until(lambda: len(inbox.greetings) == 1)
+        second.add_peer(2, address_of(one))
+        await until(lambda: "not welcomed" in second.status()[2].last_error)
+        inbox.admits.set()
+
+        await until(lambda: first.status()[2].is_connected)
+        await until(lambda: second.status()[2].refusal is Refusal.WRONG_CLUSTER)
+        assert {hello.cluster_id for hello in inbox.greetings} == {"first"}
+
+
+async def test_a_node_that_founds_a_cluster_while_it_is_greeted_does_not_join_another() -> None:
+    one, inbox = newcomer()
+    caller = knowing(1, "c")
+    inbox.admits.clear()
+    async with running(caller, one):
+        caller.add_peer(2, address_of(one))
+        await until(lambda: bool(inbox.greetings))
+        one.join("founded")
+        inbox.admits.set()
+
+        await until(lambda: caller.status()[2].refusal is Refusal.WRONG_CLUSTER)
+        assert (await caller.introduce(address_of(one), 1)).cluster_id == "founded"
+
+
+async def test_what_becomes_of_a_greeting_is_seen_through_though_its_sender_is_gone() -> None:
+    """The cluster may be on the disk by then: to welcome another would be to be in two."""
+    one, inbox = newcomer()
+    second = knowing(3, "second", Options(greeting_s=0.2))
+    inbox.admits.clear()
+    async with running(second, one):
+        async with grpc.aio.insecure_channel(address_of(one)) as channel:
+            await opened(channel).write(encode_batch((), make_hello(cluster_id="first", to_store_id="store-2")))
+            await until(lambda: len(inbox.greetings) == 1)
+        second.add_peer(2, address_of(one))
+        await until(lambda: "not welcomed" in second.status()[2].last_error)
+        inbox.admits.set()
+
+        await until(lambda: second.status()[2].refusal is Refusal.WRONG_CLUSTER)
+        assert (await second.introduce(address_of(one), 1)).cluster_id == "first"
+
+
+async def test_a_node_in_no_cluster_is_refused_until_it_joins() -> None:
+    mailbox = Mailbox()
+    mailbox.admits_strangers = True
+    caller, one = make_transport(1, Mailbox(), cluster_id=""), make_transport(2, mailbox)
+    async with running(caller, one):
+        assert (await refused(caller, one, as_id=2)).startswith("wrong_cluster: ")
+        caller.join(CLUSTER_ID)
+
+        await until(lambda: caller.status()[2].is_connected)
+
+
+@pytest.mark.parametrize("cluster_id", ["", "other"])
+async def test_a_node_of_any_cluster_or_none_says_who_it_is(cluster_id: str) -> None:
+    mailbox = Mailbox()
+    caller, one = make_transport(1, Mailbox()), make_transport(2, mailbox, cluster_id=cluster_id)
+    async with running(caller, one):
+        introduction = await caller.introduce(address_of(one), 1)
+
+    assert introduction == Introduction(
+        node_id=2, store_id="store-2", cluster_id=cluster_id, address=f"{HOST}:0", http_address=f"{HOST}:802"
+    )
+    assert (mailbox.greetings, one.refused) == ([], {})
+
+
+async def test_nobody_there_and_nobody_who_answers_are_the_same_to_who_asks() -> None:
+    caller = make_transport(1, Mailbox())
+    with socket.create_server((HOST, 0)) as silent:
+        async with running(caller):
+            for address in (f"{HOST}:1", f"{HOST}:{silent.getsockname()[1]}"):
+                with pytest.raises(StreamError, match=r"UNAVAILABLE|DEADLINE_EXCEEDED"):
+                    await caller.introduce(address, 0.2)
+
+
 def opened(channel: grpc.aio.Channel) -> "grpc.aio.StreamStreamCall[bytes, bytes]":
     """Open a stream that need not keep to the protocol."""
     return channel.stream_stream("/engram.log.RaftTransport/Messages")()
@@ -383,9 +549,7 @@ def opened(channel: grpc.aio.Channel) -> "grpc.aio.StreamStreamCall[bytes, bytes
 
 def greeting(stream: int) -> bytes:
     """Return how node 1 opens its stream number `stream` to node 2."""
-    return encode_batch(
-        (), Hello(cluster_id=CLUSTER_ID, sender=1, to=2, boot_epoch=1, stream=stream, address=f"{HOST}:1")
-    )
+    return encode_batch((), make_hello(stream=stream))
 
 
 @pytest.mark.parametrize(
@@ -516,11 +680,13 @@ async def elected(nodes: Sequence[Node]) -> Node:
 
 
 async def replicate(leader: Node, nodes: Sequence[Node], entries: Sequence[bytes]) -> None:
-    """Propose `entries`, and wait until all of `nodes` have applied them."""
-    for entry in entries:
-        leader.propose(entry)
-        await asyncio.sleep(0)
-    await until(lambda: all(node.applied and node.applied[-1] == entries[-1] for node in nodes))
+    """Propose `entries`, not too many at a time for a slow machine, and wait until all of `nodes` have applied them."""
+    for start in range(0, len(entries), 50):
+        some = entries[start : start + 50]
+        for entry in some:
+            leader.propose(entry)
+            await asyncio.sleep(0)
+        await until(lambda last=some[-1]: all(node.applied and node.applied[-1] == last for node in nodes))
 
 
 async def test_three_nodes_elect_a_leader_and_replicate() -> None:

@@ -92,6 +92,18 @@ async def test_stopping_leaves_the_outcome_unknown(store: PrimaryStore) -> None:
         await projector.expect(8, 1)
 
 
+async def test_who_waits_for_what_a_fallen_leader_proposed_is_told_that_nobody_knows(store: PrimaryStore) -> None:
+    projector = Projector(MemoryLog(), store)
+    async with running(projector):
+        fallen, later = projector.expect(7, 1), projector.expect(8, 2)
+
+        projector.abandon(1)
+
+        with pytest.raises(TimedOutError, match=r"entry 7.*may or may not be written"):
+            await fallen
+        assert not later.done()
+
+
 async def test_an_entry_that_cannot_be_decoded_stops_the_projector(store: PrimaryStore) -> None:
     projector = Projector(MemoryLog([*entries_of([said("m1")]), Entry(2, b"\xc1")], batch=1), store)
     waiting = projector.expect(2, 1)

@@ -1,0 +1,190 @@
+"""What every use of the data folder stands on: the log, what was folded from it, and the way to write.
+
+A node that runs standalone is a cluster of one that nobody can join. A node of a cluster has, besides, a way to the
+others; until it belongs to one it waits.
+"""
+
+import asyncio
+import logging
+import random
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from engram.clock import Clock
+from engram.config import Config
+from engram.errors import ConfigError, NotReadyError
+from engram.log.cluster import Cluster
+from engram.log.consensus.types import ConfState
+from engram.log.exchange import Exchange
+from engram.log.handshake import Identity
+from engram.log.members import Member
+from engram.log.options import Observer, Options
+from engram.log.replica import Replica
+from engram.log.sqlite import SqliteLog
+from engram.log.transport import Transport
+from engram.projections.projector import Projector
+from engram.projections.sqlite_store import PrimaryStore
+from engram.recorder import Recorder
+
+STANDALONE_ID = 1
+"""A standalone node's: its log is a cluster of one."""
+
+TICKS_A_HEARTBEAT = 2
+"""Finer than the heartbeat, so that election timeouts spread and few votes are split."""
+
+HUNG_S_MIN = 1.0
+"""A disk may take this long, whatever the election timeout: busy machines stall for half a second."""
+
+READ_S = 5.0
+"""How long a linearizable read waits for the leader's word."""
+
+_log = logging.getLogger(__name__)
+
+
+class _Unmeasured:
+    """An observer for commands, which show their own progress."""
+
+    def synced(self, seconds: float, entries: int) -> None: ...
+    def committed(self, seconds: float) -> None: ...
+    def led_by(self, leader_id: int) -> None: ...
+    def snapshot_built(self) -> None: ...
+    def snapshot_installed(self) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Foundation:
+    """The log, the read models, and the way to write."""
+
+    log: SqliteLog
+    replica: Replica
+    store: PrimaryStore
+    projector: Projector
+    recorder: Recorder
+    cluster: Cluster | None
+    """None: standalone."""
+
+    async def wait_caught_up(self) -> None:
+        """Return when the projections have folded all that is committed now."""
+        while (lag := self.replica.commit_index - self.store.applied_index) > 0:
+            try:
+                await self.projector.wait_applied(self.replica.commit_index, timeout_s=1.0)
+            except NotReadyError:
+                _log.info("folding the log", extra={"lag_entries": lag})
+
+
+@asynccontextmanager
+async def open_foundation(
+    config: Config, *, clock: Clock, observer: Observer | None = None
+) -> AsyncIterator[Foundation]:
+    """Open the data folder, and lead if it is that of a standalone node; on leaving, everything is written and closed.
+
+    The projections may still be folding when this is entered: see `Foundation.wait_caught_up`.
+
+    Raises:
+        ConfigError, CorruptionError, StorageError: In an exception group, when a part fails while it runs.
+    """
+    for folder in (config.data_dir, config.log_path.parent, config.projections_path.parent):
+        await asyncio.to_thread(_make_folder, folder)
+    async with AsyncExitStack() as opened:
+        log = await open_log(config)
+        opened.push_async_callback(log.close)
+        store = await PrimaryStore.open(config.projections_path)
+        opened.push_async_callback(store.close)
+        replica = Replica(
+            log,
+            clock=clock,
+            rng=random.SystemRandom(),
+            observer=observer or _Unmeasured(),
+            options=_options(config),
+        )
+        exchange = None if config.node_id is None else _exchange(config, log, replica)
+        projector = Projector(replica, store)
+        recorder = Recorder(
+            replica, projector, clock, last_at_ms=lambda: store.last_at_ms, timeout_s=config.write_timeout_s
+        )
+        async with asyncio.TaskGroup() as running:
+            if exchange is not None:
+                running.create_task(exchange.transport.run(), name="transport")
+                await exchange.transport.wait_ready()
+            running.create_task(replica.run(), name="replica")
+            if exchange is None:
+                await replica.wait_ready()
+            running.create_task(projector.run(), name="projector")
+            yield Foundation(
+                log=log,
+                replica=replica,
+                store=store,
+                projector=projector,
+                recorder=recorder,
+                cluster=None if exchange is None else _cluster(config, log, replica, exchange),
+            )
+            await replica.stop()  # the projector gets the rest of the log and ends by itself
+            if exchange is not None:
+                await exchange.transport.stop()
+
+
+async def open_log(config: Config, *, read_only: bool = False) -> SqliteLog:
+    """Open the log of the node that the settings describe; make it if it is not there.
+
+    Raises:
+        ConfigError: It is another node's.
+        CorruptionError: It is not as it was written; never when `read_only`.
+        StorageError: Another process has it open, or the disk failed.
+    """
+    is_standalone = config.node_id is None
+    return await SqliteLog.open(
+        config.log_path,
+        node_id=config.node_id or STANDALONE_ID,
+        store_id=str(uuid.uuid4()),
+        members=None if is_standalone else ConfState(),
+        read_only=read_only,
+    )
+
+
+def _options(config: Config) -> Options:
+    tick_s = config.heartbeat_ms / 1000 / TICKS_A_HEARTBEAT
+    election_s = config.election_ms / 1000
+    return Options(
+        tick_s=tick_s,
+        heartbeat_ticks=TICKS_A_HEARTBEAT,
+        election_ticks=max(2 * TICKS_A_HEARTBEAT, round(election_s / tick_s)),
+        snapshot_threshold=config.snapshot_log_threshold,
+        hung_s=max(HUNG_S_MIN, election_s),
+    )
+
+
+def _own(config: Config, log: SqliteLog) -> Member:
+    return Member(address=config.raft_address, http_address=config.http_address, store_id=log.state.store_id)
+
+
+def _exchange(config: Config, log: SqliteLog, replica: Replica) -> Exchange:
+    own, state = _own(config, log), log.state
+    identity = Identity(
+        cluster_id=state.cluster_id,
+        node_id=state.node_id,
+        boot_epoch=state.boot_epoch,
+        address=own.address,
+        store_id=own.store_id,
+        http_address=own.http_address,
+    )
+    return Exchange(
+        replica,
+        log,
+        lambda listener: Transport(
+            identity, listen=str(config.raft_bind), listener=listener, rng=random.SystemRandom()
+        ),
+    )
+
+
+def _cluster(config: Config, log: SqliteLog, replica: Replica, exchange: Exchange) -> Cluster:
+    return Cluster(replica, log, exchange, own=_own(config, log), peers=config.peers, read_s=READ_S)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the folder {folder} cannot be made: {error.strerror}; see ENGRAM_DATA_DIR") from error
