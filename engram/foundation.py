@@ -135,13 +135,20 @@ async def open_log(config: Config, *, read_only: bool = False) -> SqliteLog:
         StorageError: Another process has it open, or the disk failed.
     """
     is_standalone = config.node_id is None
-    return await SqliteLog.open(
+    log = await SqliteLog.open(
         config.log_path,
         node_id=config.node_id or STANDALONE_ID,
         store_id=str(uuid.uuid4()),
         members=None if is_standalone else ConfState(),
         read_only=read_only,
     )
+    if is_standalone and log.state.cluster_id and not read_only:
+        await log.close()
+        raise ConfigError(
+            f"the log at {config.log_path} belongs to node {log.state.node_id} of cluster {log.state.cluster_id}: "
+            "set NODE_ID and RAFT_ADDR"
+        )
+    return log
 
 
 def _options(config: Config) -> Options:
@@ -180,7 +187,9 @@ def _exchange(config: Config, log: SqliteLog, replica: Replica) -> Exchange:
 
 
 def _cluster(config: Config, log: SqliteLog, replica: Replica, exchange: Exchange) -> Cluster:
-    return Cluster(replica, log, exchange, own=_own(config, log), peers=config.peers, read_s=READ_S)
+    return Cluster(
+        replica, log, exchange, own=_own(config, log), peers=config.peers, http_peers=config.http_peers, read_s=READ_S
+    )
 
 
 def _make_folder(folder: Path) -> None:

@@ -50,6 +50,8 @@ POLL_S = 0.02
 RECONCILE_S = 1.0
 """How often the leader looks whether members have moved."""
 
+NOWHERE: Mapping[int, str] = {}
+
 
 class Cluster:
     """The cluster as one of its nodes sees it, or the node that is yet to belong to one.
@@ -60,6 +62,7 @@ class Cluster:
         exchange: Its way to the others.
         own: Where this node is, and its disk.
         peers: host:port of the nodes to form a cluster with, by node id.
+        http_peers: host:port where clients reach nodes that have not said so themselves, by node id.
         read_s: How long a linearizable read may wait for the leader's word.
     """
 
@@ -71,6 +74,7 @@ class Cluster:
         *,
         own: Member,
         peers: Mapping[int, str],
+        http_peers: Mapping[int, str] = NOWHERE,
         read_s: float,
     ) -> None:
         self._replica = replica
@@ -78,6 +82,7 @@ class Cluster:
         self._exchange = exchange
         self._own = own
         self._peers = peers
+        self._http_peers = http_peers
         self._read_s = read_s
 
     @property
@@ -88,10 +93,11 @@ class Cluster:
     def leader_http(self) -> str | None:
         """Return `host:port` of the leader's HTTP; None while no leader that lives, or no address of it, is known."""
         leader_id = self._replica.leader_id
-        if leader_id == self._replica.node_id:
-            return self._own.http_address
-        member = self._exchange.member(leader_id)
-        return (member.http_address or None) if leader_id != NO_NODE and member is not None else None
+        if leader_id == NO_NODE:
+            return None
+        member = self._own if leader_id == self._replica.node_id else self._exchange.member(leader_id)
+        said = "" if member is None else member.http_address
+        return said or self._http_peers.get(leader_id)
 
     def status(self) -> ClusterStatus:
         """Return what this node knows of its cluster now."""

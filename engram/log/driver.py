@@ -216,7 +216,10 @@ class Driver:
         while True:
             released, self._released = self._released, []
             for message in released:
-                self.raw.step(message)
+                try:
+                    self.raw.step(message)
+                except MessageRefusedError:  # its own answer, though it is no member any more: it was removed meanwhile
+                    continue
             if self.raw.has_ready():
                 self._take(self.raw.ready())
             elif (self._appends or self._base_due) and self._write_started_s is None:

@@ -1,6 +1,7 @@
 """Several nodes with real logs and real connections: what an operator does to them, and what becomes of writes."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -319,6 +320,23 @@ async def test_a_leader_removes_itself(tmp_path: Path) -> None:
         await until(lambda: any(cluster[node_id].replica.is_leader for node_id in others))
 
         assert not old.replica.is_leader
+        assert old.cluster.status().role == "Learner"
+
+
+async def test_a_leader_that_removed_itself_takes_the_answer_of_its_own_disk(tmp_path: Path) -> None:
+    async with formed(tmp_path) as cluster:
+        old = cluster.leader
+        others = [node.id for node in cluster.running if node is not old]
+        remove = ConfChange(changes=(Change(ChangeKind.REMOVE, old.id),))
+
+        position = old.replica.propose_change(remove)
+        while old.id in old.replica.roster.ids:  # its disk is never idle when the removal takes effect
+            with suppress(NoLeaderError, NotLeaderError):
+                old.replica.propose(b"one")
+            await asyncio.sleep(0)
+        await until(lambda: any(cluster[node_id].replica.is_leader for node_id in others))
+
+        assert old.replica.applied_index >= position.log_index
         assert old.cluster.status().role == "Learner"
 
 

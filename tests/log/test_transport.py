@@ -6,6 +6,7 @@ import random
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from time import perf_counter
 
 import grpc
@@ -686,7 +687,11 @@ async def replicate(leader: Node, nodes: Sequence[Node], entries: Sequence[bytes
         for entry in some:
             leader.propose(entry)
             await asyncio.sleep(0)
-        await until(lambda last=some[-1]: all(node.applied and node.applied[-1] == last for node in nodes))
+        await until(partial(have_applied, nodes, some[-1]))
+
+
+def have_applied(nodes: Sequence[Node], entry: bytes) -> bool:
+    return all(node.applied and node.applied[-1] == entry for node in nodes)
 
 
 async def test_three_nodes_elect_a_leader_and_replicate() -> None:
