@@ -55,6 +55,8 @@ class Config:
     read_only_option: ReadOnlyOption = ReadOnlyOption.SAFE
     proposal_forwarding: bool = True
     """A follower passes proposals on to its leader."""
+    refusals_tell_commit: bool = True
+    """Who refuses a vote says what it knows to be committed: a candidate may hold it, and need to know."""
     conf_change_validation: bool = True
     """Refuse a membership change while another is under way. Off, the application must see to that."""
 

@@ -59,7 +59,9 @@ def answer_vote_request(raft: Raft, message: Message) -> None:
         or (raft.vote == NO_NODE and raft.leader_id == NO_NODE)
         or (message.type is MessageType.PRE_VOTE and message.term > raft.term)
     )
-    granted = may_vote and raft.log.is_up_to_date(message.index, message.log_term)
+    log = raft.log
+    granted = may_vote and log.is_up_to_date(message.index, message.log_term)
+    tells_commit = not granted and raft.config.refusals_tell_commit
     if granted and message.type is MessageType.VOTE:  # a pre-vote is no promise
         raft.election_elapsed = 0
         raft.vote = message.sender
@@ -71,6 +73,8 @@ def answer_vote_request(raft: Raft, message: Message) -> None:
             # What is granted is granted for the term that was asked for; that of a pre-vote is not this node's.
             term=message.term if granted else raft.term,
             reject=not granted,
+            commit=log.committed if tells_commit else 0,
+            log_term=log.term(log.committed) if tells_commit else 0,
         )
     )
 
@@ -83,6 +87,8 @@ def step_candidate(raft: Raft, message: Message) -> None:
         case MessageType.APPEND | MessageType.HEARTBEAT | MessageType.SNAPSHOT:
             raft.become_follower(message.term, message.sender)
             follower.step_follower(raft, message)
+        case MessageType.VOTE_RESPONSE | MessageType.PRE_VOTE_RESPONSE if _learns_of_change(raft, message):
+            raft.become_follower(raft.term, NO_NODE)  # it may have asked the wrong voters
         case MessageType.VOTE_RESPONSE if raft.role is Role.CANDIDATE:
             if _count(raft, message) is VoteResult.WON:
                 raft.become_leader()
@@ -92,6 +98,18 @@ def step_candidate(raft: Raft, message: Message) -> None:
                 _campaign(raft, context=b"")
         case _:
             pass
+
+
+def _learns_of_change(raft: Raft, message: Message) -> bool:
+    """Learn what is committed from a refusal; return whether a change of the membership is.
+
+    Without that a leader that was removed could block its successor for ever: its log may end in what will never be
+    committed, so it refuses, while the candidate does not know that it does not need its vote any more. An entry is
+    named by index and term, and so is everything before it (raft-rs: maybe_commit_by_vote).
+    """
+    if not message.reject or message.commit == 0:
+        return False
+    return raft.log.maybe_commit(message.commit, message.log_term) and _has_unapplied_change(raft)
 
 
 def _may_campaign(raft: Raft) -> bool:

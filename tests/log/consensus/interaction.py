@@ -381,6 +381,7 @@ def _config_maker(word: Words) -> Callable[[int, ScriptStorage], Config]:
             pre_vote=word("prevote") == "true",
             step_down_on_removal=word("step-down-on-removal") == "true",
             read_only_option=ReadOnlyOption(word("read-only") or "safe"),
+            refusals_tell_commit=False,
             conf_change_validation=word("disable-conf-change-validation") != "true",
         )
 

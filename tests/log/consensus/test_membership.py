@@ -324,6 +324,30 @@ def test_a_leader_that_is_removed_steps_down() -> None:
     assert members(cluster, cluster.leader.id).incoming == {2, 3}
 
 
+def is_late(message: Message) -> bool:
+    """Return whether a message says that entry 2 is committed, or brings what comes after it."""
+    return message.commit > 1 or any(entry.index > 2 for entry in message.entries)
+
+
+def test_a_leader_that_removed_itself_tells_its_successor_that_this_is_committed() -> None:
+    """Its log is the longer one and it refuses; without its vote nobody could lead, and it needs none any more."""
+    cluster = Cluster(2)
+    cluster.elect(1)
+    change(cluster, Change(REMOVE, 1))
+    cluster.propose(1, b"never committed")
+    while cluster[1].raft.id in cluster[1].raft.tracker.progress:
+        cluster.messages = [message for message in cluster.messages if message.to == 1 or not is_late(message)]
+        cluster.step_once()
+    cluster.messages.clear()
+    assert cluster[1].raft.log.last_index > cluster[2].raft.log.last_index
+    assert members(cluster, 2).incoming == {1, 2}
+
+    cluster.pass_time(4 * ELECTION_TICKS)
+
+    assert cluster.leader.id == 2
+    assert members(cluster, 2).incoming == {2}
+
+
 def test_a_leader_that_is_removed_and_leads_on_takes_no_proposals() -> None:
     cluster = Cluster(3, configure=options(step_down_on_removal=False))
     cluster.elect(1)
