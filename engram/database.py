@@ -142,7 +142,10 @@ class Database(aiosqlite.Connection):
 
         def checkpoint(connection: Connection) -> bool:
             (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            return int(busy) == 0
+            if int(busy):
+                return False
+            _sync_wal(self.path)
+            return True
 
         return await self.run(checkpoint)
 
@@ -160,6 +163,9 @@ class Database(aiosqlite.Connection):
             if isinstance(translated, FatalError) and not _is_locked(error):
                 self._failure = translated
             raise translated from error
+        except StorageError as error:
+            self._failure = error
+            raise
         return result
 
 
@@ -225,7 +231,7 @@ def _connect(path: Path, settings: Iterable[Setting], busy_timeout_s: float, *, 
             _apply(connection, setting)
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # a lock or a foreign file shows here
         if is_new:
-            _sync_folder(path.parent)
+            _sync(path.parent)
     except BaseException:
         connection.close()
         raise
@@ -233,16 +239,31 @@ def _connect(path: Path, settings: Iterable[Setting], busy_timeout_s: float, *, 
 
 
 def _apply(connection: Connection, setting: Setting) -> None:
-    connection.execute(f"PRAGMA {setting.name} = {setting.value}")
+    connection.execute(f"PRAGMA {setting.name} = {setting.value}").fetchall()  # to its end: its own commit may fail
     row = connection.execute(f"PRAGMA {setting.name}").fetchone()
     got = None if row is None else row[0]
     if str(got).lower() != str(setting.value).lower():
         raise StorageError(f"SQLite keeps {setting.name} at {got!r} where {setting.value!r} is needed")
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the names of the files in `folder` durable; a new file may vanish in a power cut without it."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync_wal(path: Path) -> None:
+    """Make it durable that the write-ahead log is empty: SQLite does not, and a power cut would bring old pages back.
+
+    Raises:
+        StorageError: The disk failed.
+    """
+    wal = path.with_name(path.name + "-wal")
+    try:
+        _sync(wal)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(f"{wal}: {error.strerror}") from error
+
+
+def _sync(path: Path) -> None:
+    """Make a file, or the names of the files in a folder, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)  # noqa: TID251  the one place, in the connection's own thread
     finally:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 from msgspec import UNSET
@@ -93,8 +94,9 @@ async def _add_one(call: Call, message: NewMessage) -> Reply:
         call.services.metrics.messages_added_total.labels(message.role).inc()
     headers = {MESSAGE_ID: encode_header(message_id)}
     if call.wants_representation():
-        row = await _find_message(call, call.segments[0], message_id)
-        return say(view_message(row), log_index=index, headers=headers)
+        with suppress(NotFoundError):  # deleted since: it was written all the same
+            row = await _find_message(call, call.segments[0], message_id)
+            return say(view_message(row), log_index=index, headers=headers)
     return Reply(log_index=index, headers=headers)
 
 

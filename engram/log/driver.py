@@ -150,8 +150,10 @@ class Driver:
 
     async def _join(self) -> None:
         """Take up the membership of the committed entries, and stand for election if no other node could."""
-        for entry in await self.log.membership_changes(self.applied_index):
+        changes = await self.log.membership_changes(self.applied_index)
+        for entry in changes:
             self._change_members(entry)
+        self._base_due = bool(changes)
         self._is_driving = True
         self.tell_outlet()
         if self.roster.voters == {self.raw.raft.id}:

@@ -122,6 +122,7 @@ class Exchange:
 
     async def snapshot_offered(self, message: Message) -> int:  # noqa: ARG002 - rows are good whoever sends them
         """Return the index up to which this node has committed rows already."""
+        await self._replica.wait_installed()
         return self._log.staged_index
 
     async def snapshot_rows(self, entries: Sequence[Entry]) -> None:
@@ -129,8 +130,9 @@ class Exchange:
         await self._log.stage(entries)
 
     async def snapshot_arrived(self, message: Message) -> None:
-        """Let the replica take the snapshot: its rows are there."""
+        """Let the replica take the snapshot, whose rows are there, and wait until it is the log."""
         self._replica.receive([message])
+        await self._replica.wait_installed()
 
     async def snapshot_read(self, after: int, up_to: int) -> Sequence[Entry]:
         """Return the next rows that another node lacks."""

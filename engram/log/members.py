@@ -46,5 +46,5 @@ def decode_book(data: bytes) -> dict[int, Member]:
         return {}
     try:
         return _decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptionError(f"undecodable address book of {len(data)} bytes: {error}") from error

@@ -278,6 +278,16 @@ class Replica:
         if not self._is_over:
             self._driver.receive(messages)
 
+    async def wait_installed(self) -> None:
+        """Return when no snapshot waits to be installed: until then nothing may be staged for another.
+
+        Raises:
+            StorageError, CorruptionError: The disk has failed.
+            NotReadyError: The node has stopped.
+        """
+        while self._driver.raw.raft.log.unstable.snapshot is not None:
+            await self.wait_moved()
+
     def report_unreachable(self, node_id: int) -> None:
         """Note that messages to `node_id` were lost."""
         self._driver.core().report_unreachable(node_id)

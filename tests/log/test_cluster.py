@@ -17,6 +17,7 @@ from engram.errors import (
 )
 from engram.log.consensus.types import Change, ChangeKind, ConfChange, Message, MessageType
 from engram.log.handshake import Refusal
+from engram.log.members import Member, encode_book
 from engram.log.options import Options
 from tests.log.clusters import formed, nodes, until
 
@@ -274,6 +275,31 @@ async def test_a_node_is_added_while_others_write(tmp_path: Path) -> None:
 
         assert cluster[4].cluster.status().role == "Follower"
         assert cluster[2].cluster.status().members[3].http_address == "127.0.0.1:3004"
+
+
+async def test_a_member_added_just_before_a_crash_is_fed_afterwards(tmp_path: Path) -> None:
+    """The base is still from before it was a member, and a snapshot from there is worth nothing to it."""
+    async with formed(tmp_path, 1) as cluster:
+        alone = cluster[1]
+        await cluster.start(4)
+        new = cluster[4]
+        book = {4: Member(address=new.address, http_address=new.http_address, store_id=new.log.state.store_id)}
+        change = ConfChange(changes=(Change(ChangeKind.ADD_LEARNER, 4),), context=encode_book(book))
+        moves = alone.log.move_base
+
+        async def move_nothing(*arguments: object) -> None: ...
+
+        alone.log.move_base = move_nothing  # type: ignore[method-assign, assignment]
+        alone.replica.propose_change(change)
+        await until(lambda: 4 in alone.replica.roster.ids)
+        alone.log.move_base = moves  # type: ignore[method-assign]
+        await alone.crash()
+
+        await alone.start()
+        await until(lambda: alone.replica.is_leader)
+        await cluster.until_equal()
+
+        assert cluster[4].log.state.base_index > 1
 
 
 async def test_adding_a_member_again_waits_for_it(tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ def decode_conf_change(entry: Entry) -> ConfChange:
         return ConfChange()
     try:
         return _decoder.decode(entry.data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise CorruptionError(f"log entry {entry.index}: undecodable membership change: {error}") from error
 
 
