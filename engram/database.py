@@ -35,6 +35,8 @@ _STORAGE_CODES = frozenset(
 ROWS_PER_STEP = (128, 32, 8, 2, 1)
 """Sizes of multi-row insertions: few, since each is a statement to prepare, and all within SQLite's 32,766 parameters."""
 
+_COPY_BYTES = 1024 * 1024
+
 _PRIMARY_CODE = 0xFF
 """The lower byte of SQLite's extended result codes."""
 
@@ -149,6 +151,17 @@ class Database(aiosqlite.Connection):
 
         return await self.run(checkpoint)
 
+    async def settle_wal(self) -> None:
+        """Write the write-ahead log's own bytes over themselves, durably; only while this process has the file locked.
+
+        A process that ended after a failed sync may have left pages in it of which the system believes that they are on
+        the disk. They are read, and a power cut would take them, and with them all that was written behind them.
+
+        Raises:
+            StorageError: The disk failed.
+        """
+        await self.run(lambda _: _write_anew(_wal(self.path)))
+
     def stop(self) -> asyncio.Future[Any] | None:
         """Stop the thread once the calls that wait have run. Prefer `close`."""
         self._stopped = super().stop()
@@ -252,13 +265,36 @@ def _sync_wal(path: Path) -> None:
     Raises:
         StorageError: The disk failed.
     """
-    wal = path.with_name(path.name + "-wal")
+    wal = _wal(path)
     try:
         _sync(wal)
     except FileNotFoundError:
         return
     except OSError as error:
         raise StorageError(f"{wal}: {error.strerror}") from error
+
+
+def _wal(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def _write_anew(path: Path) -> None:
+    """Write what a file holds over itself, and sync it; nothing where there is none.
+
+    Raises:
+        StorageError: The disk failed.
+    """
+    try:
+        with path.open("r+b") as file:
+            while data := file.read(_COPY_BYTES):
+                file.seek(-len(data), os.SEEK_CUR)
+                file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # noqa: TID251  as in _sync
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}") from error
 
 
 def _sync(path: Path) -> None:

@@ -92,6 +92,7 @@ class SqliteLog:
             voters = ConfState(voters=(node_id,)) if members is None else members
             new = State(store_id=store_id, node_id=node_id, base_members=voters)
             boot = partial(opening.boot, new=new, window_bytes_max=window_bytes_max)
+            await database.settle_wal()
             return cls(database, await _named(database, database.run(boot)))
         except BaseException:
             await database.close()
