@@ -5,6 +5,10 @@
 # make verify           what CI runs: format, lint, types, imports, benchmarks once, tests with coverage; changes nothing
 # make fix              format, and repair what the linter can repair
 # make property         the property tests, long
+# make simulate         clusters in one thread: SEED=7 repeats one, COUNT=200000 JOBS=2 runs many
+# make disk             the log's file on a failing disk: TRIALS=100000
+# make histories        record what clients see of a cluster under faults, and judge it
+# make mutants          break engram in one place at a time, and see that a test notices
 # make crash            kill -9 a server under load, 20 rounds
 # make drill-forgetting delete, then look for the text in every file
 # make drill            hurt a cluster under load in every way that it has to stand, and plot how soon it writes again
@@ -23,16 +27,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ROUNDS ?= 20
+SEED ?= 1
+COUNT ?= 1
+TRIALS ?= 1000
+JOBS ?= 1
 
 # One thread: the matrices are small, and a second one only takes the core from the event loop.
 export OPENBLAS_NUM_THREADS := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup serve test verify format-check lint types imports coverage bench-once fix property crash \
-	drill-forgetting drill cluster bench recall pins clean
+.PHONY: help setup serve test verify format-check lint types imports coverage bench-once fix property simulate disk \
+	histories mutants crash drill-forgetting drill cluster bench recall pins clean
 
 help:
-	@sed -n '3,15s/^# //p' Makefile
+	@sed -n '3,19s/^# //p' Makefile
 
 setup: $(VENV)/dev.stamp
 
@@ -88,9 +96,11 @@ imports: $(VENV)/dev.stamp
 bench-once: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.bench_http --quick
 	$(BIN)/python -m benchmarks.bench_transport --quick
+	$(BIN)/python -m benchmarks.bench_consensus --quick
+	$(BIN)/python -m benchmarks.bench_cluster --quick
 
 coverage: $(VENV)/dev.stamp
-	CONTAINERS=1 $(BIN)/python -m coverage run -m pytest $(ARGS)
+	THOROUGH=1 CONTAINERS=1 $(BIN)/python -m coverage run -m pytest $(ARGS)
 	$(BIN)/python -m coverage report
 
 fix: $(VENV)/dev.stamp
@@ -98,7 +108,21 @@ fix: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
 
 property: $(VENV)/dev.stamp
-	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest --timeout=0 tests/property $(ARGS)
+	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest --timeout=0 tests/property tests/contracts tests/log/test_storage_model.py \
+		tests/log/test_codec.py tests/log/consensus/test_quorum.py tests/test_events.py $(ARGS)
+
+simulate: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.simulation.run --seed $(SEED) --count $(COUNT) --jobs $(JOBS) \
+		$(if $(PROJECTIONS),--projections) $(ARGS)
+
+disk: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.disk.run --seed $(SEED) --trials $(TRIALS) $(ARGS)
+
+histories: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.linearizability.run $(ARGS)
+
+mutants: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.mutants.run $(ARGS)
 
 crash: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.crash.crash --rounds $(ROUNDS) $(ARGS)
@@ -107,7 +131,7 @@ drill-forgetting: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest --timeout=0 tests/drills/test_forgetting.py $(ARGS)
 
 drill: $(VENV)/bench.stamp
-	$(BIN)/python -m tests.cluster.drill $(ARGS)
+	$(BIN)/python -m tests.cluster.drill --out benchmarks/results $(ARGS)
 
 cluster:
 	@scripts/cluster-try.sh
@@ -115,6 +139,8 @@ cluster:
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.bench_http $(ARGS)
 	$(BIN)/python -m benchmarks.bench_transport
+	$(BIN)/python -m benchmarks.bench_consensus
+	$(BIN)/python -m benchmarks.bench_cluster
 
 recall: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.recall_quality $(ARGS)

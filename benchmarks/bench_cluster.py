@@ -12,7 +12,8 @@ import argparse
 import asyncio
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import etcd, plot
-from benchmarks.cluster_load import CASES, Nodes, Pair, System, Texts, measure_idle, resident_mb, write_for
+from benchmarks.cluster_load import (
+    CASES,
+    Case,
+    LeaderMovedError,
+    Nodes,
+    Pair,
+    System,
+    Texts,
+    measure_idle,
+    resident_mb,
+    write_for,
+)
 from benchmarks.comparison import Compared, Round, compare, show
 from benchmarks.conversations import Conversations
 from benchmarks.engram_cluster import Engram
@@ -35,6 +47,10 @@ APPENDS = 300
 
 STEPS = len(CASES) + 3
 """Of a round: start, each way of writing, reads, idleness."""
+
+
+LEADER_CHANGES_MAX = 20
+"""In a round: a machine that is too busy for one leader is too busy to measure on."""
 
 
 class Sizes(NamedTuple):
@@ -86,6 +102,8 @@ def main(arguments: Sequence[str]) -> int:
     comparison = compare(rounds)
     console.print(show(comparison))
     console.print(f"the disk alone, 4 KiB: {disk.p50_ms} ms", highlight=False)
+    if changes := sum(done.leader_changes for done in rounds):
+        console.print(f"measurements begun again because another node led: {changes}", style="bold yellow")
     if not options.quick:
         report = Report(
             version=__version__,
@@ -121,74 +139,97 @@ async def _measure(folder: Path, systems: Sequence[System], sizes: Sizes) -> lis
         task = progress.add_task("", total=sizes.rounds * len(systems) * STEPS)
         for number in range(1, sizes.rounds + 1):
             for system in systems:
-                label = f"round {number} of {sizes.rounds}: {system.name}"
-                progress.update(task, description=label)
-                results = []
+                progress.update(task, description=f"round {number} of {sizes.rounds}: {system.name}")
                 async with system.running(folder / f"{system.name}-{number}") as nodes:
                     progress.advance(task)
-                    async for step in _steps(system, nodes, texts, sizes):
-                        results += step
+                    steps = _Steps(system, nodes, sizes)
+                    results = []
+                    async for result in steps.measure(texts):
+                        results += result
                         progress.advance(task)
-                rounds.append(Round(system=system.name, number=number, results=results))
+                rounds.append(
+                    Round(system=system.name, number=number, leader_changes=steps.leader_changes, results=results)
+                )
     return rounds
 
 
-async def _steps(system: System, nodes: Nodes, texts: Texts, sizes: Sizes) -> AsyncIterator[list[Result]]:
-    """Yield the lines of one round, step by step."""
-    for case in CASES:
-        requests = texts.requests(case, system)
-        await write_for(nodes.leader_port, requests, sizes.warm_s)
-        timing = await write_for(nodes.leader_port, requests, sizes.seconds)
-        yield [summarize("write", case.name, timing, items=case.messages)]
-    yield [*await _follower_reads(system, nodes, sizes.reads), *await _leader_reads(system, nodes, sizes.reads)]
-    yield await _idleness(nodes, sizes)
+class _Steps:
+    """One round of one system, step by step."""
 
+    def __init__(self, system: System, nodes: Nodes, sizes: Sizes) -> None:
+        self.leader_changes = 0
+        self._system = system
+        self._nodes = nodes
+        self._sizes = sizes
 
-async def _follower_reads(system: System, nodes: Nodes, count: int) -> list[Result]:
-    turns = Conversations(SEED).turns(4 * count + 1)
-    async with Pair.connected(nodes.leader_port, nodes.follower_ports[0], system, turns) as pair:
-        missed = await pair.count_missed(count)
+    async def measure(self, texts: Texts) -> AsyncIterator[list[Result]]:
+        """Yield the lines of each step."""
+        for case in CASES:
+            requests = texts.requests(case, self._system)
+            yield await self._led(partial(self._write, case, requests))
+        yield await self._led(self._read)
+        await asyncio.sleep(self._sizes.settle_s)
+        yield await self._led(self._idle)
+
+    async def _led(self, step: Callable[[int, Sequence[int]], Awaitable[list[Result]]]) -> list[Result]:
+        """Take a step under one leader, from its beginning to its end."""
+        results: list[Result] = []
+        while not results:
+            leader = await self._nodes.find_leader()
+            try:
+                results = await step(leader, [port for port in self._nodes.pids if port != leader])
+            except* LeaderMovedError:
+                self.leader_changes += 1
+                if self.leader_changes > LEADER_CHANGES_MAX:
+                    raise
+        return results
+
+    async def _write(
+        self, case: Case, requests: Sequence[Sequence[bytes]], leader: int, _: Sequence[int]
+    ) -> list[Result]:
+        await write_for(leader, requests, self._sizes.warm_s)
+        timing = await write_for(leader, requests, self._sizes.seconds)
+        return [summarize("write", case.name, timing, items=case.messages)]
+
+    async def _read(self, leader: int, followers: Sequence[int]) -> list[Result]:
+        count = self._sizes.reads
+        turns = Conversations(SEED).turns(6 * count + 2)
+        async with Pair.connected(leader, followers[0], self._system, turns) as pair:
+            missed = await pair.count_missed(count)
+            results = [
+                Result(
+                    question="read on a follower",
+                    case="local, misses the write before",
+                    value=100 * missed / count,
+                    unit="%",
+                ),
+                _latency("read on a follower", "local", await pair.time_local(count)),
+                _latency("read on a follower", "of the last write, by its index", await pair.time_after_writes(count)),
+                _latency("read on a follower", "linearizable", await pair.time_linearizable(count)),
+            ]
+        async with Pair.connected(leader, leader, self._system, turns) as pair:
+            results.append(_latency("read on the leader", "local", await pair.time_local(count)))
+            results.append(_latency("read on the leader", "linearizable", await pair.time_linearizable(count)))
+        return results
+
+    async def _idle(self, leader: int, followers: Sequence[int]) -> list[Result]:
+        names = ["leader", *(f"follower {number}" for number in range(1, len(followers) + 1))]
+        pids = [self._nodes.pids[port] for port in (leader, *followers)]
+        idle = await measure_idle(pids, self._sizes.idle_s)
         return [
-            Result(
-                question="read on a follower",
-                case="local, misses the write before",
-                value=100 * missed / count,
-                unit="%",
+            *(
+                Result(question="idle", case=name, value=round(percent, 2), unit="% of a core")
+                for name, percent in zip(names, idle, strict=True)
             ),
-            _latency("read on a follower", "local", await pair.time_local(count)),
-            _latency("read on a follower", "of the last write, by its index", await pair.time_after_writes(count)),
-            _latency("read on a follower", "linearizable", await pair.time_linearizable(count)),
-        ]
-
-
-async def _leader_reads(system: System, nodes: Nodes, count: int) -> list[Result]:
-    turns = Conversations(SEED).turns(2 * count + 1)
-    async with Pair.connected(nodes.leader_port, nodes.leader_port, system, turns) as pair:
-        return [
-            _latency("read on the leader", "local", await pair.time_local(count)),
-            _latency("read on the leader", "linearizable", await pair.time_linearizable(count)),
+            *(
+                Result(question="memory", case=name, value=round(resident_mb(pid), 1), unit="MB resident")
+                for name, pid in zip(names, pids, strict=True)
+            ),
         ]
 
 
 def _latency(question: str, case: str, timing: Timing) -> Result:
     return msgspec.structs.replace(summarize(question, case, timing), per_s=None)  # one after another: it says nothing
-
-
-async def _idleness(nodes: Nodes, sizes: Sizes) -> list[Result]:
-    await asyncio.sleep(sizes.settle_s)
-    ports = {"leader": nodes.leader_port} | {f"follower {at}": port for at, port in enumerate(nodes.follower_ports, 1)}
-    pids = {name: nodes.pids[port] for name, port in ports.items()}
-    idle = await measure_idle(list(pids.values()), sizes.idle_s)
-    return [
-        *(
-            Result(question="idle", case=name, value=round(percent, 2), unit="% of a core")
-            for name, percent in zip(pids, idle, strict=True)
-        ),
-        *(
-            Result(question="memory", case=name, value=round(resident_mb(pid), 1), unit="MB resident")
-            for name, pid in pids.items()
-        ),
-    ]
 
 
 if __name__ == "__main__":

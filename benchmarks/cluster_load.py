@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import cycle
 from pathlib import Path
@@ -17,6 +17,7 @@ BATCH_MESSAGES = 100
 
 READ_STATUS = 200
 STORED_STATUSES = frozenset({200, 204})
+MOVED_STATUSES = frozenset({307, 503})
 
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 """In a second: what the kernel counts a process's time in."""
@@ -28,13 +29,17 @@ class WrongAnswerError(Exception):
     """A node answered something else than the workload counts on."""
 
 
-class Nodes(NamedTuple):
-    """A cluster that runs: where each node listens, on 127.0.0.1, and its process."""
+class LeaderMovedError(Exception):
+    """Another node leads now: what was being measured says nothing."""
 
-    leader_port: int
-    follower_ports: Sequence[int]
+
+class Nodes(NamedTuple):
+    """A cluster that runs."""
+
     pids: Mapping[int, int]
-    """By port."""
+    """The process that listens at each port of 127.0.0.1."""
+    find_leader: Callable[[], Awaitable[int]]
+    """Returns the port of the leader, once all follow one."""
 
 
 class System(Protocol):
@@ -115,7 +120,7 @@ async def write_for(port: int, requests: Sequence[Sequence[bytes]], seconds: flo
     """Send each list of requests over a connection of its own, again and again, for so long.
 
     Raises:
-        WrongAnswerError: One was not stored.
+        LeaderMovedError, WrongAnswerError: In an exception group; one was not stored.
     """
     connections = [await Connection.open(port) for _ in requests]
     latencies_s: list[float] = []
@@ -143,6 +148,8 @@ async def _write_until(
 
 
 def _check_stored(answer: Answer) -> Answer:
+    if answer.status in MOVED_STATUSES:
+        raise LeaderMovedError(answer.body[:500].decode(errors="replace"))
     if answer.status not in STORED_STATUSES:
         raise WrongAnswerError(f"{answer.status}: {answer.body[:500].decode(errors='replace')}")
     return answer
@@ -216,6 +223,8 @@ class Pair:
         started_s = time.perf_counter()
         answer = await self._reader.ask(request)
         latency_s = time.perf_counter() - started_s
+        if answer.status in MOVED_STATUSES:
+            raise LeaderMovedError(answer.body[:500].decode(errors="replace"))
         if answer.status != READ_STATUS or self._system.is_missing(answer):
             raise WrongAnswerError(f"a read missed a write: {answer.status}: {answer.body[:500]!r}")
         return latency_s

@@ -17,6 +17,8 @@ class Round(msgspec.Struct, kw_only=True):
 
     system: str
     number: int
+    leader_changes: int = 0
+    """How often another node led in the middle of a measurement, which was then begun again."""
     results: Sequence[Result]
 
 

@@ -35,12 +35,11 @@ class Engram:
             ports = {node.node_id: node.port for node in cluster.nodes.values()}
             for port in ports.values():
                 await _wait_settled(port)
-            leader_port = ports[await cluster.find_leader()]
-            yield Nodes(
-                leader_port,
-                [port for port in ports.values() if port != leader_port],
-                {node.port: node.pid for node in cluster.nodes.values()},
-            )
+
+            async def find_leader() -> int:
+                return ports[await cluster.find_leader()]
+
+            yield Nodes({node.port: node.pid for node in cluster.nodes.values()}, find_leader)
 
     def write(self, session_id: str, number: int, turn: Turn) -> bytes:  # noqa: ARG002
         """Return the request that stores one message."""

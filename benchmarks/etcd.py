@@ -92,12 +92,10 @@ class Etcd:
             for number in range(NODES):
                 processes.append(_Process(folder, _options(folder, number, ports, peer_ports)))
                 started.callback(processes[-1].kill)
-            leader_port = await _wait_leader(ports, processes)
-            yield Nodes(
-                leader_port,
-                [port for port in ports if port != leader_port],
-                {port: process.pid for port, process in zip(ports, processes, strict=True)},
-            )
+            pids = {port: process.pid for port, process in zip(ports, processes, strict=True)}
+            nodes = Nodes(pids, lambda: _find_leader(ports, processes))
+            await nodes.find_leader()
+            yield nodes
 
     def write(self, session_id: str, number: int, turn: Turn) -> bytes:
         """Return the request that stores one message."""
@@ -138,7 +136,7 @@ def _options(folder: Path, number: int, ports: Sequence[int], peer_ports: Sequen
     }
 
 
-async def _wait_leader(ports: Sequence[int], processes: Sequence[_Process]) -> int:
+async def _find_leader(ports: Sequence[int], processes: Sequence[_Process]) -> int:
     """Return the port of the leader once all follow it."""
     leader_port = 0
 

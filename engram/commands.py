@@ -226,11 +226,14 @@ def _appended(session_id: str, draft: MessageDraft, at_ms: int) -> MessageAppend
     )
 
 
+_ROLES: Mapping[str, Role] = {role: role for role in get_args(Role)}
+
+
 def _role(value: str) -> Role:
-    for role in get_args(Role):
-        if role == value:
-            return role  # type: ignore[no-any-return]
-    raise InvalidError(f"role is {value!r}; it takes {', '.join(map(repr, get_args(Role)))}")
+    role = _ROLES.get(value)
+    if role is None:
+        raise InvalidError(f"role is {value!r}; it takes {', '.join(map(repr, _ROLES))}")
+    return role
 
 
 def _check_metadata(metadata: Mapping[str, Scalar]) -> None:

@@ -2,10 +2,11 @@
 
 import asyncio
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -32,10 +33,19 @@ _STORAGE_CODES = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
-ROWS_PER_STEP = (128, 32, 8, 2, 1)
-"""Sizes of multi-row insertions: few, since each is a statement to prepare, and all within SQLite's 32,766 parameters."""
+ROWS_PER_STEP = (128, 64, 32, 16, 8, 4, 2, 1)
+"""Sizes of multi-row statements: few, since each is one to prepare, and all within SQLite's 32,766 parameters."""
+
+STATEMENTS_MAX = 256
+"""Prepared statements kept for each connection: every size of every one that comes in sizes."""
+
+_ROW = re.compile(r"VALUES (\([?, 0]+\))")
+"""A row of parameters and zeros."""
 
 _COPY_BYTES = 1024 * 1024
+
+_MISSING = ("no such column", "no such table")
+"""What SQLite says when the stored text of a table was damaged: every statement of ours fits the tables that we make."""
 
 _PRIMARY_CODE = 0xFF
 """The lower byte of SQLite's extended result codes."""
@@ -201,24 +211,42 @@ def is_empty(connection: Connection) -> bool:
 
 
 def insert_rows(connection: Connection, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-    """Run `statement`, an INSERT that ends with `VALUES (?,...)`, for all of `rows`, many in one step.
+    """Run `statement`, an INSERT with one row `VALUES (?,...)`, for all of `rows`, many in one step.
 
     Python's driver lets go of the interpreter at each step and then waits to get it back, which takes ten times as
     long as the insertion when other threads are at work.
     """
+    if len(rows) == 1:
+        connection.execute(statement, rows[0])
+        return
     start = 0
-    for rows_per_step in ROWS_PER_STEP:
-        while len(rows) - start >= rows_per_step:
-            values = chain.from_iterable(rows[start : start + rows_per_step])
-            connection.execute(_repeated(statement, rows_per_step), tuple(values))
-            start += rows_per_step
+    while start < len(rows):
+        rows_per_step = next(size for size in ROWS_PER_STEP if size <= len(rows) - start)
+        values = chain.from_iterable(rows[start : start + rows_per_step])
+        connection.execute(_repeated(statement, rows_per_step), tuple(values))
+        start += rows_per_step
+
+
+def look_up(connection: Connection, statement: str, keys: Sequence[Sequence[Any]]) -> list[Any]:
+    """Return what `statement`, which selects from a table with one row `VALUES (?,...)`, finds for all of `keys`.
+
+    For the same reason many of them in one step; they are all different.
+    """
+    if len(keys) == 1:
+        return connection.execute(statement, keys[0]).fetchall()
+    found: list[Any] = []
+    for start in range(0, len(keys), ROWS_PER_STEP[0]):
+        some = keys[start : start + ROWS_PER_STEP[0]]
+        size = min(size for size in ROWS_PER_STEP if size >= len(some))
+        values = chain(chain.from_iterable(some), repeat(None, (size - len(some)) * len(some[0])))  # nothing is NULL
+        found += connection.execute(_repeated(statement, size), tuple(values))
+    return found
 
 
 @lru_cache(maxsize=256)
-def _repeated(statement: str, rows_per_step: int) -> str:
-    head, _, row = statement.rpartition("VALUES")
-    assert set(row) <= set("(?, )"), "an INSERT of plain parameters"
-    return f"{head}VALUES {','.join([row] * rows_per_step)}"
+def _repeated(statement: str, times: int) -> str:
+    head, row, tail = _ROW.split(statement)
+    return f"{head}VALUES {','.join([row] * times)}{tail}"
 
 
 def quick_check(connection: Connection) -> list[str]:
@@ -237,14 +265,18 @@ def _connect(path: Path, settings: Iterable[Setting], busy_timeout_s: float, *, 
     is_new = not path.exists()
     mode = "ro" if read_only else "rwc"
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}", timeout=busy_timeout_s, isolation_level=None, uri=True
+        f"{path.absolute().as_uri()}?mode={mode}",
+        timeout=busy_timeout_s,
+        isolation_level=None,
+        uri=True,
+        cached_statements=STATEMENTS_MAX,
     )
     try:
         for setting in settings:
             _apply(connection, setting)
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # a lock or a foreign file shows here
         if is_new:
-            _sync(path.parent)
+            _sync_named(path.parent)
     except BaseException:
         connection.close()
         raise
@@ -265,13 +297,15 @@ def _sync_wal(path: Path) -> None:
     Raises:
         StorageError: The disk failed.
     """
-    wal = _wal(path)
+    if (wal := _wal(path)).exists():
+        _sync_named(wal)
+
+
+def _sync_named(path: Path) -> None:
     try:
-        _sync(wal)
-    except FileNotFoundError:
-        return
+        _sync(path)
     except OSError as error:
-        raise StorageError(f"{wal}: {error.strerror}") from error
+        raise StorageError(f"{path}: {error.strerror}") from error
 
 
 def _wal(path: Path) -> Path:
@@ -318,6 +352,8 @@ def _translated(path: Path, error: sqlite3.Error) -> Exception:
         return StorageError(f"{path} is locked: another engram uses this data folder")
     if code in _CORRUPTION_CODES:
         return CorruptionError(f"{path}: {error} ({name})")
+    if str(error).startswith(_MISSING):
+        return CorruptionError(f"{path}: {error}: its tables are not as they were made")
     if code in _STORAGE_CODES:
         return StorageError(f"{path}: {error} ({name})")
     return error

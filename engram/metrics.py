@@ -80,6 +80,8 @@ class Metrics:
         self.messages_added_total = Counter(
             "engram_memory_messages_added_total", "Messages accepted, by role.", ["role"], registry=registry
         )
+        self._added: dict[str, Counter] = {}
+        """Looking a label up takes longer than counting."""
         self.context_requests_total = Counter(
             "engram_memory_context_requests_total", "Contexts asked for.", registry=registry
         )
@@ -198,7 +200,10 @@ class Metrics:
 
     def messages_added(self, role: str, count: int) -> None:
         """Count messages that were accepted; duplicates are not."""
-        self.messages_added_total.labels(role).inc(count)
+        added = self._added.get(role)
+        if added is None:
+            added = self._added[role] = self.messages_added_total.labels(role)
+        added.inc(count)
 
     def context_read(self, seconds: float) -> None:
         """Count a context and the time it took."""

@@ -78,15 +78,22 @@ class Recorder:
         """
         position = await self._propose(encode(events))
         waiting = self._verdicts.expect(position.log_index, position.term)
+        # A timer of its own: asyncio.timeout costs as much as the proposal.
+        deadline = asyncio.get_running_loop().call_later(self._timeout_s, self._give_up, waiting, position.log_index)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                verdicts = await waiting
-        except TimeoutError:
-            raise TimedOutError(
-                f"entry {position.log_index} was not applied within {self._timeout_s:g} s; "
-                "it may or may not be: retry with the same ids"
-            ) from None
+            verdicts = await waiting
+        finally:
+            deadline.cancel()
         return Receipt(position.log_index, verdicts)
+
+    def _give_up(self, waiting: asyncio.Future[Sequence[Verdict]], log_index: int) -> None:
+        if not waiting.done():
+            waiting.set_exception(
+                TimedOutError(
+                    f"entry {log_index} was not applied within {self._timeout_s:g} s; "
+                    "it may or may not be: retry with the same ids"
+                )
+            )
 
     async def _propose(self, data: bytes) -> Position:
         try:

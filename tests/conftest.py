@@ -17,6 +17,15 @@ settings.register_profile("deep", settings.get_profile("dev"), max_examples=5_00
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what takes long unless it is asked for."""
+    if os.environ.get("THOROUGH"):
+        return
+    for item in items:
+        if item.get_closest_marker("thorough") is not None:
+            item.add_marker(pytest.mark.skip(reason="NOT CHECKED: it takes long; `make verify` does, as CI does"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def blockbuster() -> Iterator[BlockBuster]:
     """Fail a test whose code of ours blocks the event loop: sleeps, files, sockets, locks, SQLite.

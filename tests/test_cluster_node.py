@@ -16,7 +16,7 @@ from tests.fake_openai import FakeOpenAI, hangs
 from tests.test_node import samples
 
 PLAIN = Plan(heartbeat_ms=50, election_ms=300)
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.thorough]
 
 
 @pytest.fixture

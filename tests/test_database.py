@@ -17,6 +17,7 @@ from engram.database import (
     file_format,
     insert_rows,
     is_empty,
+    look_up,
     quick_check,
     stamp,
 )
@@ -302,3 +303,23 @@ async def test_many_rows_are_inserted_whole_and_in_order(tmp_path: Path, count: 
     await database.close()
 
     assert found == [(number + 1, number, word) for number, word in rows]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 127, 128, 129, 300])
+async def test_many_keys_are_looked_up_and_only_what_is_there_is_found(tmp_path: Path, count: int) -> None:
+    def fill(connection: Connection) -> None:
+        connection.execute("CREATE TABLE squares (number INTEGER PRIMARY KEY, square INTEGER NOT NULL)")
+        insert_rows(
+            connection, "INSERT INTO squares VALUES (?,?)", [(number, number**2) for number in range(0, 400, 2)]
+        )
+
+    def find(connection: Connection) -> list[tuple[int, int]]:
+        statement = (
+            "WITH wanted (number) AS (VALUES (?)) SELECT number, square FROM wanted CROSS JOIN squares USING (number)"
+        )
+        return look_up(connection, statement, [(number,) for number in range(count)])
+
+    async with opened(tmp_path / "a.db") as database:
+        await database.transact(fill)
+
+        assert sorted(await database.run(find)) == [(number, number**2) for number in range(0, count, 2)]

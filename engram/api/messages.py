@@ -91,7 +91,7 @@ async def _add_one(call: Call, message: NewMessage) -> Reply:
     [(message_id, verdict)], _receipt = await _record(call, [draft])
     index = first_index("message", message_id, verdict)
     if verdict.outcome is Outcome.ACCEPTED:
-        call.services.metrics.messages_added_total.labels(message.role).inc()
+        call.services.metrics.messages_added(message.role, 1)
     headers = {MESSAGE_ID: encode_header(message_id)}
     if call.wants_representation():
         with suppress(NotFoundError):  # deleted since: it was written all the same
@@ -115,7 +115,7 @@ async def _add_batch(call: Call, messages: Sequence[NewMessage]) -> Reply:
         if verdict.outcome is Outcome.ACCEPTED
     )
     for role, count in added.items():
-        call.services.metrics.messages_added_total.labels(role).inc(count)
+        call.services.metrics.messages_added(role, count)
     done = [
         MessageDone(
             id=message_id,

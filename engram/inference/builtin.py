@@ -8,9 +8,11 @@ only its files are read: the tokenizer and the float16 matrix, which is kept as 
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,15 @@ TOKENS_PER_SUM = 16_384
 
 QUERY_WORDS_MAX = 2048
 """Words of queries whose sums are remembered, a kilobyte each: questions share most of their words."""
+
+KNOWN_WORDS_MAX = 32_768
+"""Words of texts whose tokens are remembered, some 300 bytes each."""
+
+WORD_CHARACTERS_MAX = 64
+"""What is longer is hardly a word, and will hardly come again."""
+
+_MARK = re.compile("</?s>|<unk>|\u2581")
+"""The tokenizer's own, which part a text where they stand in it, and the sign that it writes for a space."""
 
 Vectors = npt.NDArray[np.float32]
 
@@ -54,6 +65,7 @@ class BuiltinEmbedder:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._matrix = read_matrix(folder / "weights" / "l2_supercat_256.safetensors")
+        self._known: dict[str, Sequence[int]] = {}
         self._word = lru_cache(QUERY_WORDS_MAX)(self._sum_of_word)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
@@ -77,10 +89,28 @@ class BuiltinEmbedder:
         norm = math.sqrt(float(total @ total))
         return total / np.float32(norm) if norm > 0 else total
 
-    def _token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+    def _token_ids(self, texts: Sequence[str]) -> list[Sequence[int]]:
+        """Return each text's tokens: those of its words, one after another, because no token has a space inside.
+
+        The tokenizer looks for pairs to merge in a whole text at once, and most words have been seen before.
+        """
+        parted = [_words(text) for text in texts]
+        known = self._known
+        unknown = list(set(chain.from_iterable(parted)).difference(known))
+        if unknown:
+            known.update(zip(unknown, self._encode(unknown), strict=True))
+        token_ids: list[Sequence[int]] = [list(chain.from_iterable(map(known.__getitem__, words))) for words in parted]
+        if len(known) > KNOWN_WORDS_MAX:
+            self._known = {}  # a new one: another thread may be looking words up in the old one
+        for place, text in enumerate(texts):
+            if text and not parted[place]:
+                token_ids[place] = self._encode([text])[0]
+        return token_ids
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         # Also for one text the faster call: it leaves out the offsets. One call for all: each lets go of the
         # interpreter, and has to wait for it again.
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _sum_of_word(self, word: str) -> Vectors:
         return self._sum(self._token_ids([word])[0])
@@ -95,6 +125,14 @@ class BuiltinEmbedder:
             block = slice(start, start + TOKENS_PER_SUM)
             total += count[block].astype(np.float32) @ self._matrix.take(token_id[block], axis=0)
         return total
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of a text that has the same tokens as they; none when it must be looked at as a whole."""
+    words = text.split(" ")
+    if "" in words or max(map(len, words)) > WORD_CHARACTERS_MAX or _MARK.search(text):
+        return []
+    return words
 
 
 def _package_folder() -> Path:

@@ -4,10 +4,14 @@ from collections import deque
 
 from engram.log.codec import message_bytes
 from engram.log.consensus.types import Message, MessageType
+from engram.log.merging import merged
 
 RESERVE_MESSAGES = 1_024
 RESERVE_BYTES = 1024 * 1024
 """Room beyond the limits that only small messages get: votes and heartbeats pass when appends have filled the rest."""
+
+MERGED_BYTES_MAX = 256 * 1024
+"""What is larger is sent by itself: the other end can begin with it."""
 
 _BULK = frozenset({MessageType.APPEND, MessageType.PROPOSE})
 
@@ -45,6 +49,8 @@ class Outbox:
             if pulse in self._pulses:
                 return True
         size = message_bytes(message)
+        if self._merge(message, size):
+            return True
         if not self._fits(message, size):
             self.dropped += 1
             return False
@@ -75,6 +81,21 @@ class Outbox:
         self.bytes = 0
         self.dropped += count
         return count
+
+    def _merge(self, message: Message, size: int) -> bool:
+        """Let the newest message that waits say what `message` says, too, if it can."""
+        if not self._waiting:
+            return False
+        newest, newest_size = self._waiting[-1]
+        both = merged(newest, message) if newest_size + size <= MERGED_BYTES_MAX else None
+        if both is None:
+            return False
+        both_size = message_bytes(both)
+        if self.bytes - newest_size + both_size > self._bytes_max:
+            return False
+        self._waiting[-1] = (both, both_size)
+        self.bytes += both_size - newest_size
+        return True
 
     def _fits(self, message: Message, size: int) -> bool:
         if size > self._message_bytes_max:

@@ -1,24 +1,27 @@
 """Loading what a fold needs out of projections.db."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from engram.database import Connection
+from engram.database import Connection, look_up
 from engram.events import Scalar
 from engram.projections.ledger import Needs
 from engram.projections.lives import FactState, Life, MessageState, View
 
 _LIFE = """
-SELECT s.session_key, created_at_ms, agent_id, user_id, metadata, visibility, updated_at_ms, updated_index, message_count,
-  fact_count, token_count, pending_embeddings, abandoned_embeddings, next_ordinal, vectors_index, deletions
-FROM sessions s LEFT JOIN profiles p ON p.session_key = s.session_key WHERE tenant = ? AND session_id = ?
+WITH wanted (tenant, session_id) AS (VALUES (?,?))
+SELECT tenant, session_id, s.session_key, created_at_ms, agent_id, user_id, metadata, visibility, updated_at_ms,
+  updated_index, message_count, fact_count, token_count, pending_embeddings, abandoned_embeddings, next_ordinal,
+  vectors_index, deletions
+FROM wanted CROSS JOIN sessions s USING (tenant, session_id) LEFT JOIN profiles p ON p.session_key = s.session_key
 """
 _MESSAGE = """
-SELECT slot, ordinal, role, text, tokens, embedding, vectors_index, model
-FROM messages JOIN contents USING (slot) WHERE session_key = ? AND message_id = ?
+WITH wanted (session_key, message_id) AS (VALUES (?,?))
+SELECT session_key, message_id, slot, ordinal, role, text, tokens, embedding, vectors_index, model
+FROM wanted CROSS JOIN messages USING (session_key, message_id) CROSS JOIN contents USING (slot)
 """
 _TOMBSTONE = "SELECT 1 FROM tombstones WHERE session_key = ? AND message_id = ?"
 _FACT_BY_ID = (
@@ -33,12 +36,12 @@ def load(connection: Connection, needed: Mapping[tuple[str, str], Needs]) -> Vie
     """Return a view that holds what is needed and there."""
     (last_at_ms,) = connection.execute("SELECT last_at_ms FROM state").fetchone()
     view = View(last_at_ms)
-    for session, needs in needed.items():
-        row = connection.execute(_LIFE, session).fetchone()
-        if row is not None:
-            life = view.lives[session] = _life(row, *session)
-            _load_messages(connection, life, needs)
-            _load_facts(connection, life, needs)
+    for tenant, session_id, *columns in look_up(connection, _LIFE, list(needed)):
+        view.lives[tenant, session_id] = _life(columns, tenant, session_id)
+    lives = {life.key: (life, needed[session]) for session, life in view.lives.items()}
+    _load_messages(connection, lives)
+    for life, needs in lives.values():
+        _load_facts(connection, life, needs)
     return view
 
 
@@ -60,7 +63,7 @@ def metadata_column(metadata: Mapping[str, Scalar]) -> bytes | None:
     return msgspec.msgpack.encode(metadata) if metadata else None
 
 
-def _life(row: Any, tenant: str, session_id: str) -> Life:
+def _life(row: Sequence[Any], tenant: str, session_id: str) -> Life:
     life = Life(row[0], tenant, session_id, row[1], row[2], row[3], metadata_of(row[4]))
     (
         life.visibility,
@@ -79,13 +82,15 @@ def _life(row: Any, tenant: str, session_id: str) -> Life:
     return life
 
 
-def _load_messages(connection: Connection, life: Life, needs: Needs) -> None:
-    for message_id in needs.message_ids:
-        row = connection.execute(_MESSAGE, (life.key, message_id)).fetchone()
-        if row is not None:
-            life.messages[message_id] = MessageState(*row)
-        elif life.deletions and connection.execute(_TOMBSTONE, (life.key, message_id)).fetchone():
-            life.tombstones.add(message_id)
+def _load_messages(connection: Connection, lives: Mapping[int, tuple[Life, Needs]]) -> None:
+    wanted = [(key, message_id) for key, (_, needs) in lives.items() for message_id in needs.message_ids]
+    for key, message_id, *columns in look_up(connection, _MESSAGE, wanted):
+        lives[key][0].messages[message_id] = MessageState(*columns)
+    for life, needs in lives.values():
+        if life.deletions:
+            for message_id in needs.message_ids - life.messages.keys():
+                if connection.execute(_TOMBSTONE, (life.key, message_id)).fetchone():
+                    life.tombstones.add(message_id)
 
 
 def _load_facts(connection: Connection, life: Life, needs: Needs) -> None:

@@ -113,7 +113,7 @@ def _delete(connection: Connection, ended: Sequence[Life], lives: Sequence[Life]
 
 
 def _insert(connection: Connection, lives: Sequence[Life]) -> None:
-    _many(connection, _SESSION, list(map(_session_row, lives)))
+    insert_rows(connection, _SESSION, list(map(_session_row, lives)))
     insert_rows(connection, _PROFILE, list(_profile_rows(lives)))
     insert_rows(connection, _MESSAGE, list(_message_rows(lives)))
     insert_rows(connection, _CONTENT, list(_content_rows(lives)))

@@ -71,23 +71,30 @@ def _disorder(place: str, wanted: Sequence[str], found: Sequence[str]) -> list[s
     ]
 
 
-async def check_nodes(ports: Mapping[int, int], workload: Workload) -> Findings:
-    """Read every session from every node, and compare."""
-    findings = NOTHING_WRONG
+async def check_nodes(ports: Mapping[int, int], workload: Workload) -> tuple[Findings, list[str]]:
+    """Read every session from every node, and compare; also return which nodes could not be read, and why."""
     async with asyncio.TaskGroup() as group:
         checks = [group.create_task(_check_node(node_id, port, workload.writers)) for node_id, port in ports.items()]
+    findings, unread = NOTHING_WRONG, []
     for check in checks:
-        findings += check.result()
-    return findings
+        outcome = check.result()
+        if isinstance(outcome, Findings):
+            findings += outcome
+        else:
+            unread.append(outcome)
+    return findings, unread
 
 
-async def _check_node(node_id: int, port: int, writers: Sequence[Writer]) -> Findings:
+async def _check_node(node_id: int, port: int, writers: Sequence[Writer]) -> Findings | str:
     findings = NOTHING_WRONG
-    async with Connection.to(port) as connection:
-        for writer in writers:
-            stored = await _stored(connection, writer)
-            acknowledged = [message_id for done in writer.acknowledged for message_id in done.ids]
-            findings += compare(f"node {node_id}: {writer.session_id}", acknowledged, writer.sent, stored)
+    try:
+        async with Connection.to(port) as connection:
+            for writer in writers:
+                stored = await _stored(connection, writer)
+                acknowledged = [message_id for done in writer.acknowledged for message_id in done.ids]
+                findings += compare(f"node {node_id}: {writer.session_id}", acknowledged, writer.sent, stored)
+    except (OSError, AnswerError) as error:
+        return f"node {node_id} cannot be read: {type(error).__name__} {error}"
     return findings
 
 

@@ -21,7 +21,7 @@ from tests.cluster.waiting import wait_until
 from tests.server_process import ServerProcess
 
 START_S_MAX = 60.0
-SETTLE_S_MAX = 120.0
+SETTLE_S_MAX = 90.0
 CHANGE_S_MAX = 60.0
 STOP_S_MAX = 30.0
 
@@ -205,6 +205,7 @@ class Cluster:
         wanted = 0 if leader is None else leader["last_applied_index"]
 
         async def is_there() -> bool:
+            self._check_alive(node_id)
             status = await self.status(node_id)
             return status is not None and status["last_applied_index"] >= wanted
 
@@ -310,7 +311,7 @@ class Cluster:
 def _dialler(cluster: Cluster | None, near: int, to: int) -> int | None:
     if cluster is None:
         return None
-    launched = [(node.node_id, node.pid) for node in cluster.nodes.values() if node.is_launched]
+    launched = [(node.node_id, node.pid) for node in list(cluster.nodes.values()) if node.is_launched]
     return find_dialler(launched, from_port=near, to_port=to)
 
 

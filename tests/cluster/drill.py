@@ -13,10 +13,11 @@ import argparse
 import asyncio
 import os
 import random
+import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -115,7 +116,8 @@ async def run_drill(name: str, order: Order, folder: Path, tick: Callable[[], No
     try:
         async with Cluster.running(folder, plan, rng) as cluster:
             try:
-                await _play(drill, order, cluster, rng, outcome, tick)
+                workload = await _play(drill, order, cluster, rng, outcome, tick)
+                await _check(cluster, workload, outcome)
                 await _compare(cluster, outcome, folder / "scratch", await cluster.wait_settled(sorted(cluster.ports)))
             finally:
                 outcome.complaints = _complaints(cluster.nodes.values())
@@ -128,8 +130,8 @@ async def run_drill(name: str, order: Order, folder: Path, tick: Callable[[], No
 
 async def _play(
     drill: Drill, order: Order, cluster: Cluster, rng: random.Random, outcome: Outcome, tick: Callable[[], None]
-) -> None:
-    """Go through the rounds, let the writers finish, and check what they were promised."""
+) -> Workload:
+    """Go through the rounds and let the clients finish."""
     workload = Workload(cluster.ports, rng, drill.habits)
     scene = Scene(cluster, workload, rng, scale=1.0 if order.full else QUICK_SCALE)
     try:
@@ -152,11 +154,20 @@ async def _play(
     outcome.stale_reads = len(stale)
     outcome.problems += [f"stale read: {case}" for case in stale[:EXAMPLES]]
     outcome.problems += workload.failures()[:EXAMPLES]
-    await cluster.wait_settled(sorted(cluster.ports))
-    findings = await check_nodes(cluster.ports, workload)
+    return workload
+
+
+async def _check(cluster: Cluster, workload: Workload, outcome: Outcome) -> None:
+    """Look for what was promised on every node, also when they do not come to rest: then it matters most."""
+    try:
+        await cluster.wait_settled(sorted(cluster.ports))
+    except AssertionError as error:
+        outcome.problems += _told(error)
+    findings, unread = await check_nodes(cluster.ports, workload)
     for kind, cases in findings._asdict().items():
         setattr(outcome, kind, len(cases))
         outcome.problems += [f"{kind}: {case}" for case in cases[:EXAMPLES]]
+    outcome.problems += unread
 
 
 async def _compare(cluster: Cluster, outcome: Outcome, scratch: Path, index: int) -> None:
@@ -240,12 +251,20 @@ def _run(names: Sequence[str], order: Order, place: Path | None) -> list[Outcome
         for name in names:
             task = progress.add_task(name, total=rounds_of(name, order))
             with tempfile.TemporaryDirectory(prefix="engram-drill-", dir=place) as folder:
-                outcome = uvloop.run(run_drill(name, order, Path(folder), partial(progress.advance, task)))
+                outcome = uvloop.run(_until_told(run_drill(name, order, Path(folder), partial(progress.advance, task))))
             progress.remove_task(task)
             verdict = outcome.skipped or ("ok" if outcome.is_sound else f"BROKEN: {outcome.problems[0][:300]}")
             progress.console.print(f"{name}: {verdict}", markup=False, highlight=False)
             outcomes.append(outcome)
     return outcomes
+
+
+async def _until_told(running: Coroutine[None, None, Outcome]) -> Outcome:
+    """Do it, or end it on SIGTERM: the nodes must not outlive their drill."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await running
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ class Network:
 
     Args:
         find_dialler: Returns the node that owns the connection from the first local port to the second, None if none.
+            It is called in a thread.
     """
 
     def __init__(self, find_dialler: Callable[[int, int], int | None]) -> None:
@@ -77,8 +78,12 @@ class Network:
         return _Accepted(partial(self._accept, node_id, ingress_port, port))
 
     def _accept(self, node_id: int, ingress_port: int, port: int, end: "_End") -> None:
-        dialler = self._find_dialler(end.peer_port, ingress_port)
-        if dialler is None:  # it hung up while it was looked for
+        self._group.create_task(self._admit(node_id, ingress_port, port, end))
+
+    async def _admit(self, node_id: int, ingress_port: int, port: int, end: "_End") -> None:
+        # In a thread: it reads files, and meanwhile the others talk on.
+        dialler = await asyncio.to_thread(self._find_dialler, end.peer_port, ingress_port)
+        if dialler is None or end.is_over:  # it hung up while it was looked for
             end.abort()
             return
         link = _Link(self, dialler, node_id, port, end)
@@ -119,9 +124,9 @@ class _End(asyncio.Protocol):
         self._is_cut = is_cut
         self._read_or_not()
         if not is_cut and self.other is not None and self.other.transport is not None:
-            if self._held:
+            if self._held and not self.other.transport.is_closing():
                 self.other.transport.write(bytes(self._held))
-                self._held.clear()
+            self._held.clear()
             if self.is_over:
                 self.other.transport.close()
 
@@ -138,7 +143,7 @@ class _End(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._is_cut or self.other is None or self.other.transport is None:
             self._held += data
-        else:
+        elif not self.other.transport.is_closing():
             self.other.transport.write(data)
 
     def pause_writing(self) -> None:

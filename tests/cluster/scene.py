@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -12,6 +13,8 @@ from tests.cluster.waiting import NeverError, pause
 from tests.cluster.workload import Workload
 
 WRITTEN_S_MAX = 60.0
+LEADS_S_MAX = 2.0
+"""A leader that accepts nothing for so long is none any more."""
 CALM_S = (0.3, 0.8)
 """Writes before a fault, so that it comes at any moment of whatever the nodes do again and again."""
 
@@ -56,9 +59,14 @@ class Scene:
         await pause(self.rng.uniform(low_s, high_s or low_s))
 
     async def leader_amid_writes(self) -> int:
-        """Return the leader, after some writes."""
+        """Return the leader, after some writes, the last of which it accepted just now."""
         await self.write_on(*CALM_S)
-        return await self.cluster.find_leader()
+        while True:  # between the nodes' answers and ours there may have been an election
+            leader = await self.cluster.find_leader()
+            others = set(self.cluster.ports) - {leader}
+            with suppress(NeverError):
+                await self.workload.wait_written(perf_counter(), but_by=others, within_s=LEADS_S_MAX)
+                return leader
 
     async def follower_amid_writes(self) -> int:
         """Return one of the nodes that do not lead, after some writes."""

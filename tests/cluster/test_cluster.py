@@ -13,6 +13,7 @@ from tests.cluster.report import Outcome
 ROUNDS = {"kill-leader": 2, "partition-leader": 1, "rolling-restart": 1, "wiped-disk": 1}
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", ROUNDS)
 async def test_no_acknowledged_write_is_lost_or_doubled_and_all_nodes_agree(name: str, tmp_path: Path) -> None:

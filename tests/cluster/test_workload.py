@@ -81,9 +81,9 @@ async def test_what_a_node_loses_would_be_found_and_a_crash_loses_nothing(tmp_pa
             await workload.wait_written(perf_counter(), but_by=(), within_s=10)
 
         assert workload.outcomes()["not connected"] > 0
-        assert await check_nodes({1: node.port}, workload) == NOTHING_WRONG
+        assert await check_nodes({1: node.port}, workload) == (NOTHING_WRONG, [])
         await ask(node.port, "DELETE", "/sessions/s-1/messages/m0", timeout_s=10)
-        assert await check_nodes({1: node.port}, workload) == NOTHING_WRONG._replace(lost=["node 1: s-1/m0"])
+        assert await check_nodes({1: node.port}, workload) == (NOTHING_WRONG._replace(lost=["node 1: s-1/m0"]), [])
     finally:
         await asyncio.to_thread(node.kill)
 

@@ -3,18 +3,30 @@
 import logging
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from engram.errors import ConfigError
 from engram.inference import builtin
-from engram.inference.builtin import TOKENS_PER_SUM, BuiltinEmbedder
+from engram.inference.builtin import KNOWN_WORDS_MAX, TOKENS_PER_SUM, BuiltinEmbedder, read_matrix
 
 EMBEDDER = BuiltinEmbedder()
+
+PACKAGE = find_spec(builtin.PACKAGE)
+assert PACKAGE is not None
+assert PACKAGE.origin is not None
+FILES = Path(PACKAGE.origin).parent
+TOKENIZER = Tokenizer.from_file(str(FILES / "tokenizers" / "l2_supercat_tokenizer_config.json"))
+TOKENIZER.no_padding()
+TOKENIZER.no_truncation()
+MATRIX = read_matrix(FILES / "weights" / "l2_supercat_256.safetensors")
 
 
 def cosine(first: str, second: str) -> float:
@@ -48,6 +60,52 @@ def test_a_text_has_the_same_vector_in_any_batch(texts: list[str]) -> None:
 
     for text, row in zip(texts, together, strict=True):
         np.testing.assert_array_equal(EMBEDDER.embed([text])[0], row)
+
+
+PIECES = (
+    "boat",
+    "Boat,",
+    "lake",
+    "été",
+    "湖",
+    "😀",
+    "x" * 70,
+    "<s>",
+    "</s>",
+    "<unk>",
+    "<",
+    "\u2581",
+    " ",
+    " ",
+    " ",
+    "  ",
+    "\n",
+    "\t",
+    "",
+)
+
+
+def whole_text(text: str) -> npt.NDArray[np.float32]:
+    """Return the vector of a text that the tokenizer sees as a whole."""
+    token_ids = TOKENIZER.encode(text, add_special_tokens=False).ids
+    total: npt.NDArray[np.float32] = MATRIX.take(np.asarray(token_ids, np.int64), axis=0).sum(axis=0)
+    return total / np.float32(np.linalg.norm(total) or 1.0)
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=20).map("".join))
+def test_a_text_has_the_tokens_that_it_has_as_a_whole(text: str) -> None:
+    np.testing.assert_allclose(EMBEDDER.embed([text])[0], whole_text(text), atol=1e-6)
+
+
+def test_words_are_forgotten_when_they_are_many_and_vectors_stay_the_same() -> None:
+    many = [
+        " ".join(f"w{number}" for number in range(start, start + 1000)) for start in range(0, 2 * KNOWN_WORDS_MAX, 1000)
+    ]
+    before = EMBEDDER.embed(["a boat on the lake"])
+
+    EMBEDDER.embed(many)
+
+    np.testing.assert_array_equal(EMBEDDER.embed(["a boat on the lake"]), before)
 
 
 def test_a_long_text_does_not_pad_a_short_one() -> None:

@@ -1,7 +1,8 @@
 """What waits for one node: how much, in which order, and what is dropped."""
 
+from engram.log.codec import message_bytes
 from engram.log.consensus.types import Message, MessageType
-from engram.log.outbox import RESERVE_MESSAGES, Outbox
+from engram.log.outbox import MERGED_BYTES_MAX, RESERVE_MESSAGES, Outbox
 from tests.log.nodes import append, vote
 
 KIB = 1024
@@ -17,11 +18,11 @@ def outbox(*, messages_max: int = 100, bytes_max: int = 100 * KIB, message_bytes
 
 def test_messages_are_taken_in_order_and_by_size() -> None:
     box = outbox()
-    for index in range(5):
+    for index in (1, 3, 5, 7, 9):  # none goes on where another one ends
         assert box.add(append(2, index, 10 * KIB))
 
-    assert [message.index for message in box.take(25 * KIB)] == [0, 1]
-    assert [message.index for message in box.take(100 * KIB)] == [2, 3, 4]
+    assert [message.index for message in box.take(25 * KIB)] == [1, 3]
+    assert [message.index for message in box.take(100 * KIB)] == [5, 7, 9]
     assert box.take(100 * KIB) == []
     assert (len(box), box.bytes, box.dropped) == (0, 0, 0)
 
@@ -29,7 +30,7 @@ def test_messages_are_taken_in_order_and_by_size() -> None:
 def test_appends_are_dropped_beyond_the_count() -> None:
     box = outbox(messages_max=3)
 
-    assert [box.add(append(2, index, 1)) for index in range(5)] == [True, True, True, False, False]
+    assert [box.add(append(2, index, 1)) for index in (1, 3, 5, 7, 9)] == [True, True, True, False, False]
     assert box.dropped == 2
 
 
@@ -84,3 +85,32 @@ def test_nothing_is_left_once_all_is_dropped() -> None:
     assert (len(box), box.bytes, box.dropped) == (0, 0, 2)
     assert box.add(heartbeat())
     assert len(box) == 1
+
+
+def test_appends_that_go_on_where_the_last_one_ends_are_one_message() -> None:
+    box = outbox(messages_max=2)
+    for index in range(50):
+        assert box.add(append(2, index, 10))
+
+    [message] = box.take(100 * KIB)
+
+    assert [entry.index for entry in message.entries] == list(range(1, 51))
+    assert (box.bytes, box.dropped) == (0, 0)
+
+
+def test_a_message_does_not_grow_beyond_what_the_other_end_can_soon_begin_with() -> None:
+    box = outbox(bytes_max=10 * MERGED_BYTES_MAX)
+    for index in range(20):
+        assert box.add(append(2, index, MERGED_BYTES_MAX // 8))
+
+    sizes = [message_bytes(message) for message in box.take(10 * MERGED_BYTES_MAX)]
+
+    assert 1 < len(sizes) < 20
+    assert max(sizes) <= MERGED_BYTES_MAX
+
+
+def test_what_is_said_in_one_message_counts_towards_the_bytes() -> None:
+    box = outbox(bytes_max=100 * KIB)
+
+    assert [box.add(append(2, index, 40 * KIB)) for index in range(3)] == [True, True, False]
+    assert box.dropped == 1

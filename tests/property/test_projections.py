@@ -1,10 +1,10 @@
 """Whatever happened: any split, any restart, and any erasure leave readers with the same state."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engram.events import (
@@ -27,6 +27,7 @@ from tests.projections.histories import (
     deleted,
     embedded,
     ended,
+    entries_of,
     open_store,
     pinned,
     said,
@@ -51,6 +52,19 @@ def written(draw: st.DrawFn) -> list[Event]:
         if draw(st.booleans()):
             events.append(embedded(message_id, session_id=session_id, model=draw(st.sampled_from(["a", "b"]))))
     return events
+
+
+@st.composite
+def mixed(draw: st.DrawFn) -> list[Event]:
+    """A message and facts in one entry, which counts as a whole."""
+    session_id = draw(SESSIONS)
+    pins = draw(st.lists(st.tuples(FACTS, TEXTS), min_size=1, max_size=3))
+    events = [
+        said(draw(MESSAGES), draw(TEXTS), session_id=session_id),
+        *(pinned(fact_id, text, session_id=session_id) for fact_id, text in pins),
+    ]
+    unpins = draw(st.lists(FACTS, max_size=2, unique=True))
+    return [*draw(st.permutations(events)), *(unpinned(fact_id, session_id=session_id) for fact_id in unpins)]
 
 
 @st.composite
@@ -106,7 +120,7 @@ def as_log(history: Sequence[Sequence[Event]]) -> list[Entry]:
     return [Entry(index, encode(events) if events else ERASED) for index, events in enumerate(history, start=1)]
 
 
-ENTRIES = st.one_of(written(), written(), worked(), others())
+ENTRIES = st.one_of(written(), written(), mixed(), worked(), others())
 HISTORIES = st.lists(ENTRIES, min_size=1, max_size=25).map(as_log)
 
 
@@ -130,7 +144,11 @@ def test_any_split_into_batches_folds_to_the_same_state(entries: list[Entry], ba
     assert whole == split
 
 
+ORDINALS_BEHIND_A_DELETION = entries_of([said("m1"), said("m2"), deleted("m1"), said("m3")])
+
+
 @given(HISTORIES, st.integers(1, 8))
+@example(ORDINALS_BEHIND_A_DELETION, 8)
 def test_an_erased_history_folds_to_the_same_state_as_the_full_one(entries: list[Entry], every: int) -> None:
     """`every`: the eraser runs after so many entries, so some are rewritten once and some again."""
 
@@ -208,3 +226,39 @@ def test_an_erased_history_has_nothing_left_to_erase(entries: list[Entry]) -> No
     once, again = asyncio.run(twice())
 
     assert once.committed == again.committed
+
+
+class SlowLog(MemoryLog):
+    """After a start it takes a while until it knows again what is committed."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        super().__init__(entries)
+        self.is_known = asyncio.Event()
+        self.used = asyncio.Event()
+
+    async def entries(self, after: int) -> AsyncIterator[Sequence[Entry]]:
+        self.used.set()
+        await self.is_known.wait()
+        async for batch in super().entries(after):
+            yield batch
+
+    async def rewrite(self, payloads: Mapping[int, bytes]) -> None:
+        await super().rewrite(payloads)
+        self.used.set()
+
+
+async def test_nothing_is_erased_after_a_start_before_the_log_knows_that_it_is_committed(tmp_path: Path) -> None:
+    log = SlowLog(entries_of([said("m1", "secret-a"), deleted("m1")]))
+    store = await open_store(tmp_path)
+    await store.apply(log.committed)
+    eraser = Eraser(log, store, None)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(eraser.run())
+        await log.used.wait()
+        assert log.rewritten == []
+
+        log.is_known.set()
+        await eraser.wait_erased(2)
+        assert [set(payloads) for payloads in log.rewritten] == [{1}]
+        task.cancel()
+    await store.close()
