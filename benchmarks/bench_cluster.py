@@ -68,7 +68,7 @@ class Sizes(NamedTuple):
     idle_s: float
 
 
-FULL = Sizes(rounds=3, seconds=4.0, warm_s=0.5, reads=200, settle_s=3.0, idle_s=10.0)
+FULL = Sizes(rounds=3, seconds=4.0, warm_s=0.5, reads=200, settle_s=15.0, idle_s=10.0)
 QUICK = Sizes(rounds=1, seconds=0.1, warm_s=0.02, reads=3, settle_s=0.0, idle_s=0.1)
 
 

@@ -55,9 +55,9 @@ class Outlet(Protocol):
 class Options:
     """How patient the node is, and how often its base moves."""
 
-    tick_s: float = 0.025
+    tick_s: float = 0.05
     heartbeat_ticks: int = 2
-    election_ticks: int = 12
+    election_ticks: int = 6
     """A follower that hears of no leader for this to twice this stands for election."""
     snapshot_threshold: int = 1000
     """Committed entries between one base and the next."""
