@@ -79,7 +79,7 @@ def _fold_entry(view: View, entry: Decoded) -> list[Verdict]:
     if not entry.events:
         return []
     view.begin_entry(entry.log_index)
-    view.last_at_ms = max(view.last_at_ms, entry.events[0].at_ms)
+    view.last_at_ms = max(view.last_at_ms, *(event.at_ms for event in entry.events))
     life = view.find(entry.events[0])
     refused = refusal(life, entry.events)
     if refused is not None:

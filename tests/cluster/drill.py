@@ -45,6 +45,9 @@ TABLE_COLUMNS = 150
 QUICK_SCALE = 0.2
 """Of what takes long, without --full."""
 
+CALM = Habits(pause_s=0.05)
+"""What a stop costs a write is asked, not what a machine without a free core does."""
+
 SMALL_DISK_BYTES = 96 * 1024 * 1024
 
 
@@ -68,7 +71,7 @@ DRILLS: Mapping[str, Drill] = {
     "partition-follower": Drill(play=faults.isolate_follower, plan=CUTTABLE),
     "one-way-out": Drill(play=faults.silence_leader, plan=CUTTABLE),
     "one-way-in": Drill(play=faults.deafen_leader, plan=CUTTABLE),
-    "rolling-restart": Drill(play=faults.restart_one_by_one, rounds=2, rounds_full=10),
+    "rolling-restart": Drill(play=faults.restart_one_by_one, rounds=2, rounds_full=10, habits=CALM),
     "all-killed": Drill(play=faults.kill_all, rounds_full=10),
     "full-disk": Drill(play=losses.fill_disk, rounds_full=5, plan=Plan(disk_bytes=SMALL_DISK_BYTES)),
     "wiped-disk": Drill(play=losses.wipe_disk, rounds=2, rounds_full=5),

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from engram.clock import SystemClock
-from engram.errors import FatalError
+from engram.errors import FatalError, NotReadyError
 from engram.log.replica import Replica
 from engram.log.sqlite import SqliteLog
 from tests.log.appender import payload, say
@@ -31,15 +31,16 @@ async def propose_forever(replica: Replica) -> None:
         if batch[-1].index < after:
             continue
         say(str(batch[-1].index))
-        for _ in range(PROPOSERS - replica.status().last_index + batch[-1].index):
-            replica.propose(payload(replica.status().last_index + 1) or b"-")
+        last_index = replica.status().last_index
+        while last_index < batch[-1].index + PROPOSERS:
+            last_index = replica.propose(payload(last_index + 1) or b"-").log_index
 
 
 async def tried(what: str, attempt: Callable[[], Awaitable[object]]) -> None:
     """Say what error `attempt` meets."""
     try:
         await attempt()
-    except FatalError as error:
+    except (FatalError, NotReadyError) as error:
         say(f"{what}: {type(error).__name__} {error}")
     else:
         say(f"{what}: none")
