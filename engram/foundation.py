@@ -19,12 +19,9 @@ from engram.errors import ConfigError, NotReadyError
 from engram.log.cluster import Cluster
 from engram.log.consensus.types import ConfState
 from engram.log.exchange import Exchange
-from engram.log.handshake import Identity
-from engram.log.members import Member
 from engram.log.options import Observer, Options
 from engram.log.replica import Replica
 from engram.log.sqlite import SqliteLog
-from engram.log.transport import Transport
 from engram.projections.projector import Projector
 from engram.projections.sqlite_store import PrimaryStore
 from engram.recorder import Recorder
@@ -163,33 +160,19 @@ def _options(config: Config) -> Options:
     )
 
 
-def _own(config: Config, log: SqliteLog) -> Member:
-    return Member(address=config.raft_address, http_address=config.http_address, store_id=log.state.store_id)
-
-
 def _exchange(config: Config, log: SqliteLog, replica: Replica) -> Exchange:
-    own, state = _own(config, log), log.state
-    identity = Identity(
-        cluster_id=state.cluster_id,
-        node_id=state.node_id,
-        boot_epoch=state.boot_epoch,
-        address=own.address,
-        store_id=own.store_id,
-        http_address=own.http_address,
-    )
     return Exchange(
         replica,
         log,
-        lambda listener: Transport(
-            identity, listen=str(config.raft_bind), listener=listener, rng=random.SystemRandom()
-        ),
+        address=config.raft_address,
+        http_address=config.http_address,
+        listen=str(config.raft_bind),
+        rng=random.SystemRandom(),
     )
 
 
 def _cluster(config: Config, log: SqliteLog, replica: Replica, exchange: Exchange) -> Cluster:
-    return Cluster(
-        replica, log, exchange, own=_own(config, log), peers=config.peers, http_peers=config.http_peers, read_s=READ_S
-    )
+    return Cluster(replica, log, exchange, peers=config.peers, http_peers=config.http_peers, read_s=READ_S)
 
 
 def _make_folder(folder: Path) -> None:

@@ -60,7 +60,6 @@ class Cluster:
         replica: The node of the log.
         log: Its disk.
         exchange: Its way to the others.
-        own: Where this node is, and its disk.
         peers: host:port of the nodes to form a cluster with, by node id.
         http_peers: host:port where clients reach nodes that have not said so themselves, by node id.
         read_s: How long a linearizable read may wait for the leader's word.
@@ -72,7 +71,6 @@ class Cluster:
         log: SqliteLog,
         exchange: Exchange,
         *,
-        own: Member,
         peers: Mapping[int, str],
         http_peers: Mapping[int, str] = NOWHERE,
         read_s: float,
@@ -80,7 +78,7 @@ class Cluster:
         self._replica = replica
         self._log = log
         self._exchange = exchange
-        self._own = own
+        self._own = exchange.own
         self._peers = peers
         self._http_peers = http_peers
         self._read_s = read_s
@@ -95,13 +93,13 @@ class Cluster:
         leader_id = self._replica.leader_id
         if leader_id == NO_NODE:
             return None
-        member = self._own if leader_id == self._replica.node_id else self._exchange.member(leader_id)
+        member = self._exchange.member(leader_id)
         said = "" if member is None else member.http_address
         return said or self._http_peers.get(leader_id)
 
     def status(self) -> ClusterStatus:
         """Return what this node knows of its cluster now."""
-        return overview(self._replica, self._log, self._exchange, self._own)
+        return overview(self._replica, self._log, self._exchange)
 
     async def read_index(self) -> int:
         """Return the index that a read must see to miss nothing that was acknowledged before.
@@ -129,7 +127,6 @@ class Cluster:
                 )
             return
         transport.join(FORMING)
-        cluster_id = ""
         try:
             book = await self._introduced()
             cluster_id = uuid.uuid4().hex
@@ -153,7 +150,7 @@ class Cluster:
             InvalidError: Another node answers at that address.
             NotReadyError: Nobody does.
         """
-        self._check_leads()
+        self._replica.check_leads()
         member = _member(await self._introduce(node_id, address), address, http_address)
         known = self._replica.roster.book.get(node_id)
         if node_id in self._replica.roster.ids and known is not None:
@@ -180,7 +177,7 @@ class Cluster:
             ConflictError: Another change is under way: `membership_change_pending`.
             InvalidError: One of `members` is no member.
         """
-        self._check_leads()
+        self._replica.check_leads()
         roster = self._replica.roster
         if strangers := sorted(set(members) - roster.ids):
             raise InvalidError(f"node {strangers[0]} is no member: add it as a learner first")
@@ -200,7 +197,7 @@ class Cluster:
         Raises:
             TransferError: It did not take over in time, or no other voter is alive.
         """
-        self._check_leads()
+        self._replica.check_leads()
         to = self._successor() if node_id is None else node_id
         if to == self._replica.node_id:
             return to
@@ -322,7 +319,7 @@ class Cluster:
 
     async def _wait_quiet(self) -> None:
         def is_quiet() -> bool:
-            self._check_leads()
+            self._replica.check_leads()
             status = self._replica.status()
             return not (status.is_joint or status.has_pending_change)
 
@@ -351,7 +348,7 @@ class Cluster:
             ) from None
 
     def _match(self, node_id: int) -> int:
-        self._check_leads()
+        self._replica.check_leads()
         progress = self._replica.status().progress.get(node_id)
         if progress is None:
             raise InvalidError(f"node {node_id} is no member any more")
@@ -364,12 +361,6 @@ class Cluster:
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             raise TimedOutError(f"{complaint} within {timeout_s:g} s; it may yet") from None
-
-    def _check_leads(self) -> None:
-        if not self._replica.is_leader:
-            if self._replica.leader_id != NO_NODE:
-                raise NotLeaderError(self._replica.leader_id)
-            raise NoLeaderError("no leader is known")
 
     def _successor(self) -> int:
         progress = self._replica.status().progress

@@ -32,6 +32,7 @@ MESSAGE_OVERHEAD_BYTES = 128
 ENTRY_OVERHEAD_BYTES = 40
 
 _Flat = TypeVar("_Flat", bound=msgspec.Struct)
+Encoded = TypeVar("Encoded", bound=protobuf.Message)
 
 _TYPES = {int(kind): kind for kind in MessageType if kind not in LOCAL_ONLY}
 _KINDS = {int(kind): kind for kind in EntryKind}
@@ -149,8 +150,7 @@ def decode_batch(data: bytes) -> Batch:
     Raises:
         MalformedError: It cannot have been.
     """
-    batch = wire.Batch()
-    _parse(batch, data)
+    batch = _parsed(wire.Batch, data)
     hello = _fields(Hello, batch.hello) if batch.HasField("hello") else None
     return Batch(hello, [_message(message) for message in batch.messages])
 
@@ -166,9 +166,7 @@ def decode_welcome(data: bytes) -> Welcome:
     Raises:
         MalformedError: It cannot have been.
     """
-    welcome = wire.Welcome()
-    _parse(welcome, data)
-    return _fields(Welcome, welcome)
+    return _fields(Welcome, _parsed(wire.Welcome, data))
 
 
 def encode_introduction(introduction: Introduction) -> bytes:
@@ -182,9 +180,7 @@ def decode_introduction(data: bytes) -> Introduction:
     Raises:
         MalformedError: It cannot have been.
     """
-    introduction = wire.Introduction()
-    _parse(introduction, data)
-    return _fields(Introduction, introduction)
+    return _fields(Introduction, _parsed(wire.Introduction, data))
 
 
 def encode_rows(entries: Sequence[Entry]) -> bytes:
@@ -200,9 +196,7 @@ def decode_rows(data: bytes) -> Sequence[Entry]:
     Raises:
         MalformedError: It cannot have been.
     """
-    rows = wire.Rows()
-    _parse(rows, data)
-    return [_entry(entry) for entry in rows.entries]
+    return [_entry(entry) for entry in _parsed(wire.Rows, data).entries]
 
 
 def encode_frame(frame: SnapshotFrame) -> bytes:
@@ -231,8 +225,7 @@ def decode_frame(data: bytes) -> SnapshotFrame:
     Raises:
         MalformedError: It cannot have been.
     """
-    frame = wire.SnapshotFrame()
-    _parse(frame, data)
+    frame = _parsed(wire.SnapshotFrame, data)
     return SnapshotFrame(
         hello=_fields(Hello, frame.hello) if frame.HasField("hello") else None,
         offer=_message(frame.offer) if frame.HasField("offer") else None,
@@ -253,8 +246,7 @@ def decode_answer(data: bytes) -> SnapshotAnswer:
     Raises:
         MalformedError: It cannot have been.
     """
-    answer = wire.SnapshotAnswer()
-    _parse(answer, data)
+    answer = _parsed(wire.SnapshotAnswer, data)
     return SnapshotAnswer(
         welcome=_fields(Welcome, answer.welcome) if answer.HasField("welcome") else None,
         after=answer.after if answer.HasField("after") else None,
@@ -262,11 +254,13 @@ def decode_answer(data: bytes) -> SnapshotAnswer:
     )
 
 
-def _parse(into: protobuf.Message, data: bytes) -> None:
+def _parsed(kind: type[Encoded], data: bytes) -> Encoded:
+    into = kind()
     try:
         into.ParseFromString(data)
     except protobuf.DecodeError as error:
-        raise MalformedError(f"undecodable {type(into).__name__} of {len(data)} bytes: {error}") from error
+        raise MalformedError(f"undecodable {kind.__name__} of {len(data)} bytes: {error}") from error
+    return into
 
 
 def _fill(into: wire.Message, message: Message) -> None:

@@ -12,6 +12,7 @@ import random
 from collections.abc import Sequence
 
 from engram.clock import Clock
+from engram.log.changes import Append
 from engram.log.consensus.rawnode import RawNode, Ready
 from engram.log.consensus.types import (
     LOCAL_APPEND_THREAD,
@@ -30,7 +31,7 @@ from engram.log.options import Observer, Options, Outlet, core_config
 from engram.log.proposals import Proposals
 from engram.log.reads import ReadQuestions
 from engram.log.roster import Roster
-from engram.log.sqlite import Append, SqliteLog
+from engram.log.sqlite import SqliteLog
 
 ALONE_TICK_S = 1.0
 """Who has nobody to send heartbeats to has no use for time, and waking up 40 times a second costs 1 % of a core."""

@@ -5,13 +5,15 @@ themselves when they greet: a node may have moved while this one was away.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from engram.errors import ConfigError
 from engram.log.codec import Hello, Welcome
 from engram.log.consensus.types import Entry, Message
+from engram.log.handshake import Identity
 from engram.log.members import Member
 from engram.log.replica import Replica
 from engram.log.sqlite import SqliteLog
@@ -27,15 +29,29 @@ class Exchange:
     Args:
         replica: Whose messages these are.
         log: Its log, which snapshots are read from and written to.
-        connect: Makes the transport, given its listener.
+        address: host:port where other nodes reach this one.
+        http_address: host:port where clients do.
+        listen: host:port that the transport binds.
+        rng: For the jitter of the transport's back-off.
     """
 
-    def __init__(self, replica: Replica, log: SqliteLog, connect: "Callable[[Exchange], Transport]") -> None:
+    def __init__(
+        self, replica: Replica, log: SqliteLog, *, address: str, http_address: str, listen: str, rng: random.Random
+    ) -> None:
+        state = log.state
+        self.own = Member(address=address, http_address=http_address, store_id=state.store_id)
+        """Where this node is, and its disk."""
         self._replica = replica
         self._log = log
         self._announced: dict[int, Member] = {}
         self._leaving: dict[int, asyncio.TimerHandle] = {}
-        self.transport = connect(self)
+        identity = Identity(
+            cluster_id=state.cluster_id,
+            node_id=state.node_id,
+            boot_epoch=state.boot_epoch,
+            **msgspec.structs.asdict(self.own),
+        )
+        self.transport = Transport(identity, listen=listen, listener=self, rng=rng)
         replica.connect(self)
 
     @property
@@ -45,6 +61,8 @@ class Exchange:
 
     def member(self, node_id: int) -> Member | None:
         """Return where a node is: what it said itself, else what the book says."""
+        if node_id == self._replica.node_id:
+            return self.own
         return self._announced.get(node_id) or self._replica.roster.book.get(node_id)
 
     # The outlet of the replica.
@@ -101,9 +119,9 @@ class Exchange:
                 await self._log.adopt_cluster(hello.cluster_id)
             except ConfigError:  # another was faster
                 return False
-            self.transport.join(hello.cluster_id)
-        said = Member(address=hello.address, http_address=hello.http_address, store_id=hello.store_id)
-        self._note(hello.sender, said)
+        self._announced[hello.sender] = Member(
+            address=hello.address, http_address=hello.http_address, store_id=hello.store_id
+        )
         # Also one that is no member here: it may be one by an entry that this node lacks, and need its vote.
         self.transport.add_peer(hello.sender, hello.address)
         return True
@@ -112,8 +130,11 @@ class Exchange:
         """Note what a node says of itself that took a stream."""
         member = self.member(node_id)
         if member is not None:
-            said = replace_known(member, http_address=welcome.http_address, store_id=welcome.store_id)
-            self._note(node_id, said)
+            self._announced[node_id] = Member(
+                address=member.address,
+                http_address=welcome.http_address or member.http_address,
+                store_id=welcome.store_id or member.store_id,
+            )
 
     def store_of(self, node_id: int) -> str:
         """Return the disk that a node must come with; empty if any will do."""
@@ -138,14 +159,6 @@ class Exchange:
         """Return the next rows that another node lacks."""
         return await self._log.read(after, up_to)
 
-    def snapshot_sent(self, node_id: int, ok: bool) -> None:  # noqa: FBT001 - the shape of the protocol
+    def snapshot_sent(self, node_id: int, *, ok: bool) -> None:
         """Let the replica go on with a node that has its snapshot now, or has not."""
         self._replica.report_snapshot(node_id, ok=ok)
-
-    def _note(self, node_id: int, said: Member) -> None:
-        self._announced[node_id] = said
-
-
-def replace_known(member: Member, **said: str) -> Member:
-    """Return `member` with what was said that is not empty."""
-    return msgspec.structs.replace(member, **{name: value for name, value in said.items() if value})

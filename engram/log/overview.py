@@ -4,10 +4,9 @@ from collections.abc import Mapping
 
 from engram.log.consensus.types import Role
 from engram.log.exchange import Exchange
-from engram.log.members import Member
 from engram.log.replica import Replica
 from engram.log.sqlite import SqliteLog
-from engram.log.status import ClusterStatus, MemberView, RoleName
+from engram.log.status import ClusterStatus, MemberView, ReplicaStatus, RoleName
 
 _ROLES: Mapping[Role, RoleName] = {
     Role.LEADER: "Leader",
@@ -17,7 +16,7 @@ _ROLES: Mapping[Role, RoleName] = {
 }
 
 
-def overview(replica: Replica, log: SqliteLog, exchange: Exchange, own: Member) -> ClusterStatus:
+def overview(replica: Replica, log: SqliteLog, exchange: Exchange) -> ClusterStatus:
     """Return what the node knows of its cluster now."""
     status, roster = replica.status(), replica.roster
     return ClusterStatus(
@@ -29,8 +28,8 @@ def overview(replica: Replica, log: SqliteLog, exchange: Exchange, own: Member) 
         commit_index=status.commit_index,
         last_index=status.last_index,
         base_index=status.base_index,
-        is_joint=bool(roster.members.voters_outgoing),
-        members=[_view(replica, exchange, own, node_id) for node_id in sorted(roster.ids)],
+        is_joint=status.is_joint,
+        members=[_view(status, replica, exchange, node_id) for node_id in sorted(roster.ids)],
         refusals={
             node_id: f"{peer.refusal}: {peer.last_error}"
             for node_id, peer in exchange.transport.status().items()
@@ -39,16 +38,15 @@ def overview(replica: Replica, log: SqliteLog, exchange: Exchange, own: Member) 
     )
 
 
-def _view(replica: Replica, exchange: Exchange, own: Member, node_id: int) -> MemberView:
-    progress = replica.status().progress.get(node_id)
-    is_own = node_id == replica.node_id
-    member = own if is_own else exchange.member(node_id)
+def _view(status: ReplicaStatus, replica: Replica, exchange: Exchange, node_id: int) -> MemberView:
+    progress = status.progress.get(node_id)
+    member = exchange.member(node_id)
     return MemberView(
         node_id=node_id,
         address=member.address if member is not None else "",
         http_address=member.http_address if member is not None else "",
         is_voter=node_id in replica.roster.voters,
         last_log_index=None if progress is None else progress.match,
-        is_active=None if progress is None else is_own or progress.recent_active,
+        is_active=None if progress is None else node_id == status.node_id or progress.recent_active,
         state=None if progress is None else progress.state.value.removeprefix("State").lower(),
     )

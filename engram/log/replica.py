@@ -134,6 +134,17 @@ class Replica:
         while not self._is_ready():
             await self.wait_moved()
 
+    def check_leads(self) -> None:
+        """Return if this node leads, as far as it knows.
+
+        Raises:
+            NoLeaderError, NotLeaderError: It does not.
+        """
+        if not self.is_leader:
+            if self.leader_id != NO_NODE:
+                raise NotLeaderError(self.leader_id)
+            raise NoLeaderError("no leader is known")
+
     async def wait_handed_over(self, timeout_s: float) -> None:
         """Return when it is known who leads after a handover, or `timeout_s` later."""
         raft = self._driver.raw.raft
@@ -332,10 +343,7 @@ class Replica:
             raise NotReadyError(f"the node has to stop: {self._failure}") from self._failure
         if driver.is_stopping:
             raise NotReadyError("the node is stopping")
-        if raft.role is not Role.LEADER:
-            if raft.leader_id:
-                raise NotLeaderError(raft.leader_id)
-            raise NoLeaderError("no leader is known")
+        self.check_leads()
         if driver.is_hung:
             raise OverloadedError("the disk has not answered for too long")
         try:

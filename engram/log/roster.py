@@ -1,6 +1,6 @@
 """Who belongs to the cluster and where they are, as far as the log was applied here."""
 
-from engram.log.consensus.types import ChangeKind, ConfChange, ConfState
+from engram.log.consensus.types import ConfChange, ConfState
 from engram.log.members import NO_BOOK, Book, Member, decode_book
 
 
@@ -36,8 +36,3 @@ class Roster:
     def replace(self, members: ConfState, book: Book) -> None:
         """Take both from a snapshot."""
         self.members, self.book = members, dict(book)
-
-
-def removed(change: ConfChange) -> frozenset[int]:
-    """Return the nodes that `change` takes out."""
-    return frozenset(one.node_id for one in change.changes if one.kind is ChangeKind.REMOVE)

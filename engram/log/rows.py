@@ -11,7 +11,7 @@ mark that makes the next erasure rebuild the file.
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import google_crc32c
 import msgspec
@@ -258,12 +258,18 @@ def rewrite(connection: Connection, payloads: Mapping[int, bytes]) -> None:
         CorruptionError: An entry is missing.
     """
     for index, data in payloads.items():
-        row = connection.execute("SELECT term, kind FROM entries WHERE idx = ?", (index,)).fetchone()
-        if row is None:
+        if not replace_payload(connection, "entries", index, data):
             raise CorruptionError(str(Problem(index, "is missing")))
-        connection.execute(
-            "UPDATE entries SET data = ?, crc = ? WHERE idx = ?", (data, checksum(index, row[0], row[1], data), index)
-        )
+
+
+def replace_payload(connection: Connection, table: Literal["entries", "staged"], index: int, data: bytes) -> bool:
+    """Replace the payload of one row, keeping index, term and kind; return whether there is such a row."""
+    row = connection.execute(f"SELECT term, kind FROM {table} WHERE idx = ?", (index,)).fetchone()  # noqa: S608
+    if row is None:
+        return False
+    crc = checksum(index, row[0], row[1], data)
+    connection.execute(f"UPDATE {table} SET data = ?, crc = ? WHERE idx = ?", (data, crc, index))  # noqa: S608
+    return True
 
 
 def rebuild(connection: Connection, state: State) -> State:

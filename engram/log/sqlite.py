@@ -10,8 +10,7 @@ from typing import Self, TypeVar
 from engram.database import Connection, Database, Setting
 from engram.errors import ConfigError, CorruptionError, StorageError
 from engram.log import opening, rows, staging
-from engram.log.changes import Append as Append  # noqa: PLC0414  part of what this module offers
-from engram.log.changes import Plan, continuing, founded, installed, planned
+from engram.log.changes import Append, Plan, continuing, founded, installed, planned
 from engram.log.consensus.types import ConfState, Entry, HardState, Snapshot, SnapshotMeta
 from engram.log.members import Book, encode_book
 from engram.log.opening import Opened
@@ -347,5 +346,5 @@ def _carry_out(connection: Connection, plan: Plan) -> None:
 def _rewrite(connection: Connection, payloads: Mapping[int, bytes], state: State) -> None:
     rows.rewrite(connection, payloads)
     for index, data in payloads.items():
-        staging.replace_payload(connection, index, data)
+        rows.replace_payload(connection, "staged", index, data)  # it may be on its way in, too
     rows.save_state(connection, state)

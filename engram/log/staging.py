@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from engram.database import Connection, insert_rows
 from engram.errors import CorruptionError
 from engram.log.consensus.types import Entry
-from engram.log.rows import CREATE_STAGED, State, as_row, checksum, is_sound, save_state, truncate
+from engram.log.rows import CREATE_STAGED, State, as_row, is_sound, save_state, truncate
 
 _logger = logging.getLogger(__name__)
 
@@ -55,14 +55,6 @@ def add(connection: Connection, entries: Sequence[Entry], *, anew: bool) -> None
         clear(connection)
     statement = "INSERT INTO staged (idx, term, kind, data, crc) VALUES (?, ?, ?, ?, ?)"
     insert_rows(connection, statement, [as_row(entry) for entry in entries])
-
-
-def replace_payload(connection: Connection, index: int, data: bytes) -> None:
-    """Replace the payload of entry `index`, if it is staged."""
-    row = connection.execute("SELECT term, kind FROM staged WHERE idx = ?", (index,)).fetchone()
-    if row is not None:
-        crc = checksum(index, row[0], row[1], data)
-        connection.execute("UPDATE staged SET data = ?, crc = ? WHERE idx = ?", (data, crc, index))
 
 
 def install(connection: Connection, commit: int, installed: State) -> None:

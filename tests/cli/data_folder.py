@@ -8,8 +8,9 @@ import numpy as np
 
 from engram.events import Chunk, Event, FactPinned, MessageAppended, MessageEmbedded, SessionDeleted, encode
 from engram.inference.builtin import DIMENSION, MODEL
+from engram.log.changes import Append
 from engram.log.consensus.types import Entry, HardState
-from engram.log.sqlite import Append, SqliteLog
+from engram.log.sqlite import SqliteLog
 from engram.projections.sqlite_store import PrimaryStore
 
 AT_MS = 1_700_000_000_000

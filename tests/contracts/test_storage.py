@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from engram.log.changes import Append
 from engram.log.consensus.types import ConfState, Entry, HardState
-from engram.log.sqlite import Append, SqliteLog
+from engram.log.sqlite import SqliteLog
 from engram.log.storage import MemoryStorage, Storage
 from tests.contracts.storage_contract import StorageContract, Written
 from tests.log.logs import opened

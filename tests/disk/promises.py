@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from engram.log.changes import Append
 from engram.log.consensus.types import ConfState, Entry, EntryKind, HardState
 from engram.log.members import Book
-from engram.log.sqlite import Append, SqliteLog
+from engram.log.sqlite import SqliteLog
 from tests.disk.crash_vfs import done, mounted
 
 Rows = Mapping[int, Entry]

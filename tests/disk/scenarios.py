@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
-from engram.log.changes import founded
+from engram.log.changes import Append, founded
 from engram.log.consensus.types import ConfState, Entry, EntryKind, HardState, Snapshot, SnapshotMeta
 from engram.log.members import Book, Member, encode_book
 from engram.log.rows import State
-from engram.log.sqlite import Append, SqliteLog
+from engram.log.sqlite import SqliteLog
 from tests.disk.crash_vfs import PATH
 from tests.disk.promises import Contents
 from tests.log.logs import written_in_the_old_format

@@ -12,9 +12,10 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from engram.errors import CorruptionError, StorageError
+from engram.log.changes import Append
 from engram.log.consensus.types import HardState
 from engram.log.rows import as_row
-from engram.log.sqlite import Append, SqliteLog
+from engram.log.sqlite import SqliteLog
 from tests.disk.crash_vfs import PATH, done, mount, mounted
 from tests.disk.medium import Disk, Trouble
 from tests.disk.trial import Trial, explained

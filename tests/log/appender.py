@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 
 from engram.errors import StorageError
+from engram.log.changes import Append
 from engram.log.consensus.types import HardState
-from engram.log.sqlite import Append, SqliteLog
+from engram.log.sqlite import SqliteLog
 from tests.log.logs import entry
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -11,24 +11,15 @@ from engram.clock import SystemClock
 from engram.log.cluster import Cluster
 from engram.log.consensus.types import ConfState
 from engram.log.exchange import Exchange
-from engram.log.handshake import Identity
-from engram.log.members import Member
 from engram.log.options import Options
 from engram.log.position import Position
 from engram.log.replica import Replica
 from engram.log.sqlite import WINDOW_BYTES_MAX, SqliteLog
-from engram.log.transport import Transport
+from tests.log.nodes import until
 from tests.log.replicas import Transactions
 from tests.server_process import find_free_port
 
 OPTIONS = Options(tick_s=0.01, heartbeat_ticks=2, election_ticks=20)
-
-
-async def until(holds: Callable[[], bool], within_s: float = 10) -> None:
-    """Wait for something that nobody tells of."""
-    async with asyncio.timeout(within_s):
-        while not holds():  # noqa: ASYNC110  there is no event for it
-            await asyncio.sleep(0)
 
 
 class Node:
@@ -65,22 +56,15 @@ class Node:
         self.replica = Replica(
             self.log, clock=SystemClock(), rng=random.Random(self.id), observer=Transactions(), options=self._options
         )
-        state = self.log.state
-        own = Member(address=self.address, http_address=self.http_address, store_id=state.store_id)
-        identity = Identity(
-            cluster_id=state.cluster_id,
-            node_id=self.id,
-            boot_epoch=state.boot_epoch,
-            address=own.address,
-            store_id=own.store_id,
-            http_address=own.http_address,
+        self.exchange = Exchange(
+            self.replica,
+            self.log,
+            address=self.address,
+            http_address=self.http_address,
+            listen=self.address,
+            rng=random.Random(self.id),
         )
-
-        def connect(listener: Exchange) -> Transport:
-            return Transport(identity, listen=self.address, listener=listener, rng=random.Random(self.id))
-
-        self.exchange = Exchange(self.replica, self.log, connect)
-        self.cluster = Cluster(self.replica, self.log, self.exchange, own=own, peers=self.peers, read_s=5)
+        self.cluster = Cluster(self.replica, self.log, self.exchange, peers=self.peers, read_s=5)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         self._tasks = [group.create_task(self.exchange.transport.run())]
         await self.exchange.transport.wait_ready()

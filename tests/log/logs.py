@@ -9,10 +9,11 @@ from pathlib import Path
 import google_crc32c
 import msgspec
 
+from engram.log.changes import Append
 from engram.log.consensus.types import ConfState, Entry, HardState, Snapshot, SnapshotMeta
 from engram.log.members import Book, encode_book
 from engram.log.rows import State, checksum
-from engram.log.sqlite import WINDOW_BYTES_MAX, Append, SqliteLog
+from engram.log.sqlite import WINDOW_BYTES_MAX, SqliteLog
 
 OLD_SCHEMA = """
     CREATE TABLE entries (

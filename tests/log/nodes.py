@@ -120,9 +120,9 @@ class Mailbox:
         await self.until(lambda mailbox: len(mailbox.messages) >= count)
 
 
-async def until(holds: Callable[[], bool]) -> None:
+async def until(holds: Callable[[], bool], within_s: float = 10) -> None:
     """Wait for something that nobody tells of."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(within_s):
         while not holds():  # noqa: ASYNC110  there is no event for it
             await asyncio.sleep(0)
 

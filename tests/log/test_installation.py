@@ -13,10 +13,11 @@ import pytest
 
 from engram.errors import CorruptionError
 from engram.log import staging
+from engram.log.changes import Append
 from engram.log.consensus.types import ConfState, Entry, HardState, InvariantViolation, Snapshot
 from engram.log.members import Member
 from engram.log.rows import State
-from engram.log.sqlite import Append, SqliteLog
+from engram.log.sqlite import SqliteLog
 from tests.log.logs import (
     bytes_on_disk,
     committed,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from engram.errors import ConfigError, CorruptionError, StorageError
+from engram.log.changes import Append
 from engram.log.consensus.types import (
     ChangeKind,
     ConfState,
@@ -21,7 +22,7 @@ from engram.log.consensus.types import (
     decode_conf_change,
 )
 from engram.log.members import Member, decode_book, encode_book
-from engram.log.sqlite import SETTINGS, Append, SqliteLog
+from engram.log.sqlite import SETTINGS, SqliteLog
 from engram.log.storage import CompactedError
 from tests.log.logs import (
     bytes_on_disk,

@@ -8,9 +8,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from engram.log.changes import Append
 from engram.log.consensus.types import ConfState, Entry, HardState, Snapshot, SnapshotMeta
 from engram.log.members import Member, encode_book
-from engram.log.sqlite import Append, SqliteLog
+from engram.log.sqlite import SqliteLog
 from engram.log.storage import CompactedError, MemoryStorage
 
 ALONE = ConfState(voters=(1,))

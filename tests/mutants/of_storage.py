@@ -229,7 +229,7 @@ MUTANTS = (
         "erasure-leaves-the-staged-rows",
         "an erased text comes back with the next snapshot",
         "engram/log/sqlite.py",
-        "        staging.replace_payload(connection, index, data)\n",
+        '        rows.replace_payload(connection, "staged", index, data)  # it may be on its way in, too\n',
         "        continue\n",
         (_INSTALLATION,),
     ),

@@ -11,9 +11,10 @@ import pytest
 
 from engram.errors import StorageError
 from engram.events import Event
+from engram.log.changes import Append
 from engram.log.consensus.types import ConfState, HardState
 from engram.log.members import Member
-from engram.log.sqlite import Append, SqliteLog
+from engram.log.sqlite import SqliteLog
 from engram.projections.sqlite_store import PrimaryStore
 from tests.log.logs import opened, retained, run, snapshot_at
 from tests.projections.histories import apply, deleted, embedded, entries_of, open_store, pinned, said

@@ -7,8 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from engram.log.changes import Append
 from engram.log.consensus.types import ConfState, Entry, HardState
-from engram.log.sqlite import Append, SqliteLog
+from engram.log.sqlite import SqliteLog
 from tests.log.logs import retained, snapshot_at
 from tests.projections.histories import scratch_folder
 
