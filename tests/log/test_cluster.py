@@ -19,7 +19,10 @@ from engram.log.consensus.types import Change, ChangeKind, ConfChange, Message, 
 from engram.log.handshake import Refusal
 from engram.log.members import Member, encode_book
 from engram.log.options import Options
-from tests.log.clusters import formed, nodes, until
+from tests.log.clusters import formed, nodes
+from tests.log.nodes import until
+
+pytestmark = pytest.mark.usefixtures("channels_end_here")
 
 # Forming.
 

@@ -10,6 +10,7 @@ import pytest
 
 from engram.clock import Clock, SystemClock
 from engram.errors import NotReadyError
+from engram.log.changes import Append
 from engram.log.consensus.types import (
     Change,
     ChangeKind,
@@ -25,10 +26,13 @@ from engram.log.consensus.types import (
 from engram.log.members import Member, encode_book
 from engram.log.options import Options
 from engram.log.replica import Replica
-from engram.log.sqlite import Append, SqliteLog
-from tests.log.clusters import formed, until
+from engram.log.sqlite import SqliteLog
+from tests.log.clusters import formed
 from tests.log.logs import entry, opened, run
+from tests.log.nodes import until
 from tests.log.replicas import Transactions
+
+pytestmark = pytest.mark.usefixtures("channels_end_here")
 
 VOTERS = ConfState(voters=(1, 2, 3))
 PATIENT = Options(tick_s=0.01, heartbeat_ticks=2, election_ticks=10_000)

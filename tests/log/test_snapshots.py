@@ -27,6 +27,8 @@ from engram.log.peer import Options
 from engram.log.snapshots import PART_BYTES_MAX, PART_ROWS_MAX
 from tests.log.nodes import CLUSTER_ID, HOST, Mailbox, address_of, make_hello, make_transport, running, until, vote
 
+pytestmark = pytest.mark.usefixtures("channels_end_here")
+
 KIB, MIB = 1024, 1024 * 1024
 PROMPT = Options(snapshot_pause_s=0.02)
 

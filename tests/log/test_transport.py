@@ -34,6 +34,8 @@ from tests.log.nodes import (
     vote,
 )
 
+pytestmark = pytest.mark.usefixtures("channels_end_here")
+
 
 class Pair:
     """Node 1 and node 2, who are peers."""

@@ -9,11 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engram.events import TENANT_DEFAULT
-from engram.projections.eraser import Eraser
 from engram.projections.reads import EVERY
 from engram.projections.sqlite_store import PrimaryStore
-from tests.projections.histories import Entry, MemoryLog, open_store, scratch_folder
-from tests.property.test_projections import HISTORIES
+from tests.projections.histories import Entry, open_store, scratch_folder
+from tests.property.test_projections import HISTORIES, erased
 
 SESSION_IDS = ("s1", "s2", "nobody")
 MESSAGE_IDS = ("m1", "m2", "m3", "m4")
@@ -76,20 +75,9 @@ def test_readers_see_neither_batches_nor_restarts(entries: list[Entry], batch: i
 
 @given(HISTORIES, st.integers(1, 8))
 def test_readers_cannot_tell_an_erased_history_from_the_full_one(entries: list[Entry], every: int) -> None:
-    async def erased() -> MemoryLog:
-        log = MemoryLog(entries)
-        with scratch_folder() as folder:
-            store = await open_store(Path(folder))
-            eraser = Eraser(log, store, None)
-            for start in range(0, len(entries), every):
-                await store.apply(entries[start : start + every])
-                while await eraser.clean_log():
-                    pass
-            await store.close()
-        return log
-
+    log, _ = asyncio.run(erased(entries, every))
     full = asyncio.run(asked(entries))
-    rest = asyncio.run(asked(asyncio.run(erased()).committed, batch=every))
+    rest = asyncio.run(asked(log.committed, batch=every))
 
     # The latest stamp of all may have been that of an entry of which nothing is left.
     assert rest.pop("latest stamp") <= full.pop("latest stamp")
