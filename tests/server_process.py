@@ -1,6 +1,7 @@
 """A real server in a process of its own, for tests and benchmarks that need to kill it."""
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -131,9 +132,18 @@ class ServerProcess:
         return self._process.returncode is not None
 
 
+_ports = itertools.cycle(range(20_000, 32_000))
+for _ in range(os.getpid() * 97 % 12_000):  # processes that test at the same time begin at different ports
+    next(_ports)
+
+
 def find_free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
+    """Return a TCP port of 127.0.0.1 that was free a moment ago.
+
+    It is none of those that the system gives to connections: one that a test's client got would be taken from a node.
+    """
+    for port in _ports:
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("the range has no end")

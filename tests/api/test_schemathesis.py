@@ -1,6 +1,7 @@
 """Requests made up from the published document, hundreds of ways, against a whole node in a process of its own."""
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import pytest
 from tests.server_process import ServerProcess
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
+SEARCHED_S = 50 if os.environ.get("THOROUGH") else 10
+"""How long requests are made up: most of what a change breaks shows in the first seconds."""
 ARGUMENTS = [
     "--seed=1",
     "--generation-deterministic",
     "--max-examples=25",
-    "--max-time=50",
+    f"--max-time={SEARCHED_S}",
     "--no-color",
     "--workers=1",
 ]

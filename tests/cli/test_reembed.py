@@ -102,6 +102,7 @@ def start(folder: DataFolder, environ: dict[str, str]) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.thorough
 def test_an_embedder_that_is_away_is_named_and_nothing_is_lost(
     folder: DataFolder, run: Run, monkeypatch: pytest.MonkeyPatch, free_port: int
 ) -> None:

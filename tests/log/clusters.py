@@ -166,6 +166,10 @@ async def nodes(
     made = Nodes(folder, options, window_bytes_max)
     try:
         yield made
+    except TimeoutError as error:  # what the nodes thought is gone with them
+        for node in made.running:
+            error.add_note(f"node {node.id}: {node.cluster.status()}")
+        raise
     finally:
         for node in made.running:
             await node.crash()

@@ -111,7 +111,7 @@ class Mailbox:
 
     async def until(self, holds: Callable[["Mailbox"], bool]) -> None:
         """Wait for something that this mailbox is told."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while not holds(self):
                 self._news.clear()
                 await self._news.wait()
@@ -120,7 +120,7 @@ class Mailbox:
         await self.until(lambda mailbox: len(mailbox.messages) >= count)
 
 
-async def until(holds: Callable[[], bool], within_s: float = 10) -> None:
+async def until(holds: Callable[[], bool], within_s: float = 20) -> None:
     """Wait for something that nobody tells of."""
     async with asyncio.timeout(within_s):
         while not holds():  # noqa: ASYNC110  there is no event for it

@@ -132,6 +132,14 @@ MUTANTS = (
         (_PAPER, _ELECTIONS),
     ),
     Mutant(
+        "leader-of-a-term-its-disk-does-not-know",
+        "a leader that crashes wins the same term again, with another log",
+        _CORE + "elections.py",
+        "is VoteResult.WON and raft.id in raft.tracker.votes:",
+        "is VoteResult.WON:",
+        (_ELECTIONS,),
+    ),
+    Mutant(
         "vote-forgotten-within-a-term",
         "a node that steps down votes again in the same term",
         _CORE + "raft.py",

@@ -90,7 +90,8 @@ def step_candidate(raft: Raft, message: Message) -> None:
         case MessageType.VOTE_RESPONSE | MessageType.PRE_VOTE_RESPONSE if _learns_of_change(raft, message):
             raft.become_follower(raft.term, NO_NODE)  # it may have asked the wrong voters
         case MessageType.VOTE_RESPONSE if raft.role is Role.CANDIDATE:
-            if _count(raft, message) is VoteResult.WON:
+            # Without its own vote on its disk it could forget this term in a crash, and win it a second time.
+            if _count(raft, message) is VoteResult.WON and raft.id in raft.tracker.votes:
                 raft.become_leader()
                 raft.broadcast_append()
         case MessageType.PRE_VOTE_RESPONSE if raft.role is Role.PRE_CANDIDATE:

@@ -156,6 +156,19 @@ def test_the_own_vote_counts_only_when_it_is_durable() -> None:
     assert cluster.leaders == [1]
 
 
+def test_a_majority_of_others_makes_no_leader_before_the_own_vote_is_durable() -> None:
+    """A crash would make it forget the term, and win it again: two logs of one term, and nobody to tell them apart."""
+    cluster = Cluster(3, configure=BARE)
+    cluster.do(1, RawNode.campaign)
+
+    for voter in (2, 3):
+        cluster.deliver(Message(type=MessageType.VOTE_RESPONSE, sender=voter, to=1, term=1))
+    assert not cluster.leaders
+    cluster.write(1)
+
+    assert cluster.leaders == [1]
+
+
 def test_a_longer_but_older_log_is_not_voted_for() -> None:
     newer = MemoryStorage(conf_state=ConfState(voters=(1, 2, 3)))
     newer.append([Entry(1, 1), Entry(3, 2)])

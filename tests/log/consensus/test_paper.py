@@ -21,6 +21,7 @@ ELSEWHERE = {
     "Figure 2, state: term, vote and log are on stable storage before a response": (
         test_elections.test_a_vote_leaves_only_when_it_is_durable,
         test_elections.test_a_crash_does_not_make_a_node_vote_twice,
+        test_elections.test_a_majority_of_others_makes_no_leader_before_the_own_vote_is_durable,
         test_replication.test_an_acknowledgement_leaves_only_when_the_entries_are_durable,
     ),
     "AppendEntries 3: delete an existing entry that conflicts, and all that follow it": (
