@@ -60,6 +60,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """Of the disk that the sender believes the other node to have; empty: it knows of none."""
     http_address: str
     """Where clients reach the sender."""
+    applied_index: int = 0
+    """Up to where the sender has applied the log, by which it is a member with this disk; 0: by that it is none."""
 
 
 class Welcome(msgspec.Struct, frozen=True, kw_only=True):

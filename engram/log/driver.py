@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 
 from engram.clock import Clock
 from engram.log.changes import Append
@@ -69,7 +70,9 @@ class Driver:
         self.proposals = Proposals(clock, observer)
         self._wake = asyncio.Event()
         self._to_write = asyncio.Event()
-        self._published = (0, NO_NODE, 0, Role.FOLLOWER)
+        self._has_company = asyncio.Event()
+        """The membership changed: who was alone may have others to send heartbeats to, from now on."""
+        self._published = (0, NO_NODE, 0, Role.FOLLOWER, False)
         self.load()
 
     def load(self) -> None:
@@ -147,6 +150,7 @@ class Driver:
 
     def tell_outlet(self) -> None:
         """Say that the roster is another one."""
+        self._has_company.set()
         if self.outlet is not None:
             self.outlet.members_changed()
 
@@ -207,12 +211,20 @@ class Driver:
         # At most one tick for each time this wakes. After a pause of the whole process the missed ones are not made up
         # for: they would time the leader out before its messages, which wait in the socket, are read.
         while True:
-            is_alone = self.roster.ids <= {self.raw.raft.id}
-            await asyncio.sleep(ALONE_TICK_S if is_alone else self.options.tick_s)
+            await self._wait_tick()
             if self.is_hung:  # neither lead nor stand until a write succeeds
                 self.core().step_down()
             else:
                 self.core().tick()
+
+    async def _wait_tick(self) -> None:
+        if not self.roster.ids <= {self.raw.raft.id}:
+            await asyncio.sleep(self.options.tick_s)
+            return
+        self._has_company.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ALONE_TICK_S):
+                await self._has_company.wait()
 
     # One settled state to the next.
 
@@ -302,7 +314,7 @@ class Driver:
 
     def _publish(self) -> None:
         raft = self.raw.raft
-        news = (self.applied_index, raft.leader_id, raft.term, raft.role)
+        news = (self.applied_index, raft.leader_id, raft.term, raft.role, raft.log.unstable.snapshot is not None)
         if news == self._published:
             return
         self._tell_leader(self._published)
@@ -311,7 +323,7 @@ class Driver:
         self.log.trim(self.applied_index)
         self.notify()
 
-    def _tell_leader(self, before: tuple[int, int, int, Role]) -> None:
+    def _tell_leader(self, before: tuple[int, int, int, Role, bool]) -> None:
         raft = self.raw.raft
         if raft.leader_id == before[1]:
             return

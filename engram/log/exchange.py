@@ -7,6 +7,7 @@ themselves when they greet: a node may have moved while this one was away.
 import asyncio
 import random
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -21,6 +22,13 @@ from engram.log.transport import Transport
 
 FAREWELL_S = 1.0
 """How long a node that was removed is still sent what waits for it: the news of its removal is among that."""
+
+
+class _NewerDisk(NamedTuple):
+    """The disk of a member, as it said itself, and the log index as of which that is so."""
+
+    store_id: str
+    log_index: int
 
 
 class Exchange:
@@ -44,6 +52,7 @@ class Exchange:
         self._replica = replica
         self._log = log
         self._announced: dict[int, Member] = {}
+        self._newer_disks: dict[int, _NewerDisk] = {}
         self._leaving: dict[int, asyncio.TimerHandle] = {}
         identity = Identity(
             cluster_id=state.cluster_id,
@@ -122,6 +131,9 @@ class Exchange:
         self._announced[hello.sender] = Member(
             address=hello.address, http_address=hello.http_address, store_id=hello.store_id
         )
+        if self.store_of(hello.sender) not in {"", hello.store_id}:  # checked: it has applied more than this node
+            self._newer_disks[hello.sender] = _NewerDisk(hello.store_id, hello.applied_index)
+            self.transport.remove_peer(hello.sender)  # what it still has in mind is for the other disk
         # Also one that is no member here: it may be one by an entry that this node lacks, and need its vote.
         self.transport.add_peer(hello.sender, hello.address)
         return True
@@ -138,8 +150,27 @@ class Exchange:
 
     def store_of(self, node_id: int) -> str:
         """Return the disk that a node must come with; empty if any will do."""
+        newer = self._newer_disk(node_id)
+        if newer is not None:
+            return newer.store_id
         known = self._replica.roster.book.get(node_id)
         return known.store_id if known is not None else ""
+
+    def known_up_to(self, node_id: int) -> int:
+        """Return the log index as of which that is known."""
+        newer = self._newer_disk(node_id)
+        return self._replica.applied_index if newer is None else newer.log_index
+
+    def member_index(self) -> int:
+        """Return up to where the log is applied here, if by that this node is a member with its disk; else 0."""
+        known = self._replica.roster.book.get(self._replica.node_id)
+        is_member = known is not None and known.store_id == self.own.store_id
+        return self._replica.applied_index if is_member else 0
+
+    def _newer_disk(self, node_id: int) -> "_NewerDisk | None":
+        """Return the disk that a node was added with by an entry which is not applied here yet."""
+        newer = self._newer_disks.get(node_id)
+        return newer if newer is not None and newer.log_index > self._replica.applied_index else None
 
     async def snapshot_offered(self, message: Message) -> int:  # noqa: ARG002 - rows are good whoever sends them
         """Return the index up to which this node has committed rows already."""

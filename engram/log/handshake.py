@@ -66,11 +66,13 @@ class Doorkeeper:
     Args:
         identity: Of the node at whose door this is.
         store_of: Returns the store id that the cluster knows of a node; empty if it knows none.
+        known_up_to: Returns the log index as of which that is known.
     """
 
-    def __init__(self, identity: Identity, store_of: Callable[[int], str]) -> None:
+    def __init__(self, identity: Identity, store_of: Callable[[int], str], known_up_to: Callable[[int], int]) -> None:
         self.identity = identity
         self._store_of = store_of
+        self._known_up_to = known_up_to
         self._starts: dict[int, _Start] = {}
         self._streams: dict[int, Hello] = {}
 
@@ -114,7 +116,10 @@ class Doorkeeper:
                 f"node {hello.sender} wants store {hello.to_store_id!r} of node {own.node_id}, which has "
                 f"{own.store_id!r}: a disk was lost or exchanged; remove the node and add it again",
             )
-        self._check_store(hello.sender, hello.store_id)
+        # A node that is behind would else never hear of a leader that was added again with a new disk: what tells it of
+        # that disk is committed, but comes from that leader. Whoever has applied more of the log knows better.
+        if not (hello.store_id and hello.applied_index > self._known_up_to(hello.sender)):
+            self._check_store(hello.sender, hello.store_id)
         self._check_start(hello.sender, _Start(hello.store_id, hello.boot_epoch))
 
     def admit(self, hello: Hello) -> None:

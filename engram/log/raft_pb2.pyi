@@ -15,7 +15,7 @@ class Batch(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("cluster_id", "sender", "to", "boot_epoch", "stream", "address", "store_id", "to_store_id", "http_address")
+    __slots__ = ("cluster_id", "sender", "to", "boot_epoch", "stream", "address", "store_id", "to_store_id", "http_address", "applied_index")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     SENDER_FIELD_NUMBER: _ClassVar[int]
     TO_FIELD_NUMBER: _ClassVar[int]
@@ -25,6 +25,7 @@ class Hello(_message.Message):
     STORE_ID_FIELD_NUMBER: _ClassVar[int]
     TO_STORE_ID_FIELD_NUMBER: _ClassVar[int]
     HTTP_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_INDEX_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     sender: int
     to: int
@@ -34,7 +35,8 @@ class Hello(_message.Message):
     store_id: str
     to_store_id: str
     http_address: str
-    def __init__(self, cluster_id: _Optional[str] = ..., sender: _Optional[int] = ..., to: _Optional[int] = ..., boot_epoch: _Optional[int] = ..., stream: _Optional[int] = ..., address: _Optional[str] = ..., store_id: _Optional[str] = ..., to_store_id: _Optional[str] = ..., http_address: _Optional[str] = ...) -> None: ...
+    applied_index: int
+    def __init__(self, cluster_id: _Optional[str] = ..., sender: _Optional[int] = ..., to: _Optional[int] = ..., boot_epoch: _Optional[int] = ..., stream: _Optional[int] = ..., address: _Optional[str] = ..., store_id: _Optional[str] = ..., to_store_id: _Optional[str] = ..., http_address: _Optional[str] = ..., applied_index: _Optional[int] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("cluster_id", "node_id", "boot_epoch", "store_id", "http_address")

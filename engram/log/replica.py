@@ -79,6 +79,11 @@ class Replica:
         return self._driver.applied_index
 
     @property
+    def rewrites(self) -> int:
+        """How often payloads of committed entries were replaced; counted before any of them is."""
+        return self._log.rewrites
+
+    @property
     def is_leader(self) -> bool:
         """Whether this node leads, as far as it knows: that it does not, it notices within an election timeout."""
         return self._driver.raw.raft.role is Role.LEADER

@@ -55,6 +55,8 @@ class SqliteLog:
     def __init__(self, database: Database, opened: Opened) -> None:
         self._database = database
         self._state, self._window, self._staged = opened
+        self.rewrites = 0
+        """How often payloads were replaced; counted before any of them is."""
         self._changing = (
             asyncio.Lock()
         )  # a new state is computed from the old one, and is the old one until it is durable
@@ -273,6 +275,7 @@ class SqliteLog:
             CorruptionError: There is no such entry.
         """
         pending = sorted(payloads.items())
+        self.rewrites += 1
         self._window.replace(payloads)
         for start in range(0, len(pending), _REWRITE_ENTRIES_MAX):
             chunk = dict(pending[start : start + _REWRITE_ENTRIES_MAX])

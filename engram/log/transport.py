@@ -55,6 +55,12 @@ class Listener(SnapshotListener, Protocol):
     def store_of(self, node_id: int) -> str:
         """Return the store id that the cluster knows of `node_id`; empty if it knows none."""
 
+    def known_up_to(self, node_id: int) -> int:
+        """Return the log index as of which `store_of` tells the disk of `node_id`."""
+
+    def member_index(self) -> int:
+        """Return up to where this node has applied the log, if by that it is a member with its disk; else 0."""
+
 
 class Transport:
     """The sending and the receiving side of one node.
@@ -80,7 +86,7 @@ class Transport:
         self._listener = listener
         self._rng = rng
         self._options = options or Options()
-        self._door = Doorkeeper(identity, listener.store_of)
+        self._door = Doorkeeper(identity, listener.store_of, listener.known_up_to)
         self._greeting = asyncio.Lock()
         self._sender = Sender(self, self._options)
         self._receiver = Receiver(self, listener, self._options)
@@ -226,6 +232,7 @@ class Transport:
             store_id=identity.store_id,
             to_store_id=self._listener.store_of(node_id),
             http_address=identity.http_address,
+            applied_index=self._listener.member_index(),
         )
 
     def check_welcome(self, node_id: int, welcome: Welcome) -> None:

@@ -86,6 +86,12 @@ class Mailbox:
     def store_of(self, node_id: int) -> str:
         return self.stores.get(node_id, "")
 
+    def known_up_to(self, node_id: int) -> int:
+        return 0
+
+    def member_index(self) -> int:
+        return 0
+
     async def snapshot_offered(self, message: Message) -> int:
         self.offers += 1
         return len(self.rows)
@@ -182,6 +188,7 @@ def make_hello(
     stream: int = 1,
     store_id: str = "store-1",
     to_store_id: str = "",
+    applied_index: int = 0,
 ) -> Hello:
     """Return how node `sender` greets node 2."""
     return Hello(
@@ -194,6 +201,7 @@ def make_hello(
         store_id=store_id,
         to_store_id=to_store_id,
         http_address=f"{HOST}:8001",
+        applied_index=applied_index,
     )
 
 
@@ -267,6 +275,12 @@ class Node:
 
     def store_of(self, node_id: int) -> str:
         return ""
+
+    def known_up_to(self, node_id: int) -> int:
+        return 0
+
+    def member_index(self) -> int:
+        return 0
 
     async def snapshot_offered(self, message: Message) -> int:
         raise NotImplementedError(self.NO_SNAPSHOTS)

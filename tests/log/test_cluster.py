@@ -473,6 +473,31 @@ async def test_a_node_without_its_disk_comes_back_when_it_is_removed_and_added(t
         await leader.commit(b"three")
 
 
+async def test_a_node_that_was_away_follows_a_leader_that_got_a_new_disk_meanwhile(tmp_path: Path) -> None:
+    """That it is a member with that disk is committed; but only that leader could tell this node so."""
+    async with formed(tmp_path, 1, 2, 3, 4, 5) as cluster:
+        leader = cluster.leader
+        away, renewed, *others = (node for node in cluster.running if node is not leader)
+        await away.crash()
+        await renewed.crash()
+        renewed.wipe()
+        await renewed.start()
+        staying = [leader.id, *(node.id for node in others)]
+        await leader.cluster.change_membership([*staying, away.id], retain=False)
+        await leader.cluster.add_learner(renewed.id, renewed.address, None)
+        await leader.cluster.change_membership([1, 2, 3, 4, 5], retain=False)
+        await leader.cluster.transfer_leadership(renewed.id)
+        position = await renewed.commit(b"one")
+
+        await away.start()
+        await until(lambda: away.replica.applied_index >= position.log_index)
+
+        assert await away.payloads() == [b"one"]
+        await others[0].crash()
+        await leader.crash()
+        await renewed.commit(b"two")  # with the vote of the one that was away
+
+
 # Handing over.
 
 

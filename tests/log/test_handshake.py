@@ -7,12 +7,12 @@ from engram.log.handshake import Doorkeeper, Identity, Refusal, RefusedError, ch
 from tests.log.nodes import CLUSTER_ID, make_hello, vote
 
 
-def door(*, cluster_id: str = CLUSTER_ID, known_store: str = "") -> Doorkeeper:
+def door(*, cluster_id: str = CLUSTER_ID, known_store: str = "", known_up_to: int = 0) -> Doorkeeper:
     """Return the door of node 2, which knows `known_store` of every other node."""
     identity = Identity(
         cluster_id=cluster_id, node_id=2, boot_epoch=1, address="here:1", store_id="store-2", http_address="here:2"
     )
-    return Doorkeeper(identity, lambda _: known_store)
+    return Doorkeeper(identity, lambda _: known_store, lambda _: known_up_to)
 
 
 def welcome(
@@ -84,6 +84,16 @@ def test_a_greeting_from_somebody_else_or_for_somebody_else_is_refused(greeting:
         keeper.check(greeting)
 
     assert refused.value.refusal is refusal
+
+
+def test_a_new_disk_is_believed_to_who_has_applied_more_of_the_log() -> None:
+    keeper = door(known_store="store-1", known_up_to=7)
+
+    keeper.check(make_hello(store_id="store-9", applied_index=8))
+    for applied_index in (0, 6, 7):
+        with pytest.raises(RefusedError) as refused:
+            keeper.check(make_hello(store_id="store-9", applied_index=applied_index))
+        assert refused.value.refusal is Refusal.WRONG_STORE
 
 
 def test_who_dials_a_node_with_another_disk_refuses_it() -> None:

@@ -1,6 +1,6 @@
 """What becomes of messages between nodes: they are lost, late, doubled, overtaken, cut off; and snapshots on their way."""
 
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from engram.log.consensus.types import Message, MessageType
@@ -19,11 +19,20 @@ _TOLD_BY_SESSION = frozenset({MessageType.APPEND_RESPONSE, MessageType.HEARTBEAT
 """Answers may be taken in just before their sender is known to have another disk: the core must tell them apart."""
 
 
+class NewerDisk(NamedTuple):
+    """The disk of a member, as it said itself, and the log index as of which that is so."""
+
+    store_id: str
+    log_index: int
+
+
 class Envelope(NamedTuple):
     """A message on its way, and between which disks."""
 
     message: Message
     sender_store: str
+    sender_index: int
+    """Up to where the sender has applied the log, if by that it has this disk; else 0."""
     to_store: str
     """What the sender believes that the disk of the receiver is; empty: it does not know."""
 
@@ -56,7 +65,8 @@ class Network:
         """(from, to) of links that lose everything."""
         self.is_calm = False
         """Nothing is lost, doubled or late any more."""
-        self.sent = 0
+        self.sent: Counter[int] = Counter()
+        """Messages, by sender."""
         self._arrivals: dict[tuple[int, int], int] = {}
         self._sending: dict[int, Transfer] = {}
         self._queued: dict[int, deque[Transfer]] = {}
@@ -65,8 +75,10 @@ class Network:
     def send(self, sender: "Node", message: Message) -> None:
         """Let `message` leave."""
         world = self._world
-        self.sent += 1
-        envelope = Envelope(message, sender.disk.state.store_id, self._store_of(sender, message.to))
+        self.sent[sender.id] += 1
+        envelope = Envelope(
+            message, sender.disk.state.store_id, self._member_index(sender), self._store_of(sender, message.to)
+        )
         if message.type is MessageType.SNAPSHOT:
             self._queued.setdefault(sender.id, deque()).append(Transfer(envelope, sender.life))
             self._send_next(sender.id)
@@ -119,10 +131,25 @@ class Network:
             return False
         if envelope.message.type in _TOLD_BY_SESSION:
             return True
-        return self._store_of(node, envelope.message.sender) in {"", envelope.sender_store}
+        sender_id = envelope.message.sender
+        if self._store_of(node, sender_id) in {"", envelope.sender_store}:
+            return True
+        newer = node.newer_disks.get(sender_id, NewerDisk("", 0))
+        if envelope.sender_index <= max(node.applied_index, newer.log_index):
+            return False
+        node.newer_disks[sender_id] = NewerDisk(envelope.sender_store, envelope.sender_index)
+        return True
+
+    @staticmethod
+    def _member_index(node: "Node") -> int:
+        member = node.roster.book.get(node.id)
+        return node.applied_index if member is not None and member.store_id == node.disk.state.store_id else 0
 
     @staticmethod
     def _store_of(node: "Node", other_id: int) -> str:
+        newer = node.newer_disks.get(other_id)
+        if newer is not None and newer.log_index > node.applied_index:
+            return newer.store_id
         member = node.roster.book.get(other_id)
         return "" if member is None else member.store_id
 

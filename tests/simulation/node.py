@@ -25,6 +25,7 @@ from engram.log.roster import Roster
 from tests.simulation.clients import Waiting
 from tests.simulation.disk import Disk
 from tests.simulation.machine import Machine
+from tests.simulation.network import NewerDisk
 from tests.simulation.weather import ELECTION_TICKS, TICK_US
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class Node:
         self._writing: Generator[Write, None, None] | None = None
         self._released: list[Message] = []
         self._applies: deque[Message] = deque()
+        self.newer_disks: dict[int, NewerDisk] = {}
+        """Of members, as they said themselves: by entries that are not applied here."""
         self._covered_index = 0
         """The index of the last snapshot that came in: nothing up to there is applied any more."""
 
@@ -103,6 +106,7 @@ class Node:
         self._appends, self._released = [], []
         self._applies = deque()
         self._covered_index = 0
+        self.newer_disks = {}
         self._must_sync = self._base_due = False
         self._write_started_us = self._writing = None
         self._waiting = Waiting()
