@@ -11,6 +11,7 @@
 # make mutants          break engram in one place at a time, and see that a test notices
 # make crash            kill -9 a server under load, 20 rounds
 # make drill-forgetting delete, then look for the text in every file
+# make drill-projections lose, break and put back Redis, LanceDB and the read models under load: ROUNDS=30 SEED=7
 # make drill            hurt a cluster under load in every way that it has to stand, and plot how soon it writes again
 # make cluster          three nodes in containers: build, form the cluster, verify it, take it down (needs Docker)
 # make bench            measure, and write benchmarks/results/
@@ -37,10 +38,10 @@ export OPENBLAS_NUM_THREADS := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup serve test verify format-check lint types imports coverage bench-once fix property simulate disk \
-	histories mutants crash drill-forgetting drill cluster bench recall pins clean
+	histories mutants crash drill-forgetting drill-projections drill cluster bench recall pins clean
 
 help:
-	@sed -n '3,19s/^# //p' Makefile
+	@sed -n '3,20s/^# //p' Makefile
 
 setup: $(VENV)/dev.stamp
 
@@ -129,6 +130,11 @@ crash: $(VENV)/dev.stamp
 
 drill-forgetting: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest --timeout=0 tests/drills/test_forgetting.py $(ARGS)
+
+drill-projections: ROUNDS = 30
+drill-projections: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.projection_drill.drill --rounds $(ROUNDS) $(if $(filter-out file,$(origin SEED)),--seed $(SEED)) \
+		--out benchmarks/results $(ARGS)
 
 drill: $(VENV)/bench.stamp
 	$(BIN)/python -m tests.cluster.drill --out benchmarks/results $(ARGS)

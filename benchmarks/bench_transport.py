@@ -51,6 +51,12 @@ class _Alone:
     def store_of(self, node_id: int) -> str:  # noqa: ARG002  none is known
         return ""
 
+    def known_up_to(self, node_id: int) -> int:  # noqa: ARG002  as above
+        return 0
+
+    def member_index(self) -> int:
+        return 0
+
     async def snapshot_offered(self, message: Message) -> int:
         raise NotImplementedError(message)
 

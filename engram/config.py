@@ -55,6 +55,8 @@ class Config:
     log_path: Path
     projections_path: Path
     lance_uri: str
+    redis_url: str | None = field(repr=False)
+    """May carry a password. None: the primary store serves short-term memory alone."""
     embedder: Embedder
     openai_api_key: str | None = field(repr=False)
     openai_base_url: str | None = field(repr=False)
@@ -68,6 +70,8 @@ class Config:
     short_term_count: int
     snapshot_log_threshold: int
     recall_cache_bytes_max: int
+    history_days: int | None
+    """None: all of the history is kept."""
     heartbeat_ms: int
     election_ms: int
     write_timeout_s: float
@@ -107,6 +111,7 @@ class Config:
             log_path=reader.take(settings.LOG_PATH) or data_dir / "raft" / "engram.db",
             projections_path=data_dir / "projections.db",
             lance_uri=reader.take(settings.LANCE_URI) or str(data_dir / "lancedb"),
+            redis_url=reader.take(settings.REDIS_URL),
             embedder=embedder,
             openai_api_key=reader.take(settings.OPENAI_API_KEY),
             openai_base_url=reader.take(settings.OPENAI_BASE_URL),
@@ -117,6 +122,7 @@ class Config:
             short_term_count=reader.take(settings.SHORT_TERM_COUNT),
             snapshot_log_threshold=reader.take(settings.SNAPSHOT_LOG_THRESHOLD),
             recall_cache_bytes_max=reader.take(settings.RECALL_CACHE_MB) * MEBIBYTE,
+            history_days=reader.take(settings.HISTORY_DAYS),
             heartbeat_ms=reader.take(settings.HEARTBEAT_MS),
             election_ms=reader.take(settings.ELECTION_MS),
             write_timeout_s=reader.take(settings.WRITE_TIMEOUT_MS) / 1000,
@@ -131,7 +137,6 @@ class Config:
             warnings=(),
         )
         _check_pairs(reader)
-        _check_redis(reader)
         return replace(config, warnings=reader.finish())
 
 
@@ -266,13 +271,6 @@ def _check_pairs(reader: _Reader) -> None:
         window < threshold,
         f"CONSOLIDATION_TARGET_WINDOW is {window}: it must be below CONSOLIDATION_THRESHOLD, which is {threshold}",
     )
-
-
-def _check_redis(reader: _Reader) -> None:
-    if reader.take(settings.REDIS_URL) is not None:
-        reader.warnings.append(
-            "REDIS_URL is set: this version serves short-term memory from its embedded store; Redis is not used"
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

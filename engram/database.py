@@ -192,6 +192,15 @@ class Database(aiosqlite.Connection):
         return result
 
 
+async def rename_durably(path: Path, wanted: Path) -> None:
+    """Give a closed file another name, which is durable when this returns; a file that has it already is replaced.
+
+    Raises:
+        StorageError: The disk failed.
+    """
+    await asyncio.to_thread(_rename, path, wanted)
+
+
 def file_format(connection: Connection) -> Format:
     """Return what the file says it is."""
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
@@ -251,9 +260,18 @@ def _repeated(statement: str, times: int) -> str:
 
 def quick_check(connection: Connection) -> list[str]:
     """Return SQLite's own complaints about the file's structure, at most 100; none when it is sound."""
+    return _complaints(connection, "PRAGMA quick_check(100)")
+
+
+def broken_indexes(connection: Connection) -> list[str]:
+    """Return what SQLite finds wrong when it compares every index with its table besides; reads everything."""
+    return _complaints(connection, "PRAGMA integrity_check(100)")
+
+
+def _complaints(connection: Connection, check: str) -> list[str]:
     found: list[str] = []
     try:
-        found.extend(str(row[0]) for row in connection.execute("PRAGMA quick_check(100)"))
+        found.extend(str(row[0]) for row in connection.execute(check))
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode & _PRIMARY_CODE not in _CORRUPTION_CODES:
             raise
@@ -306,6 +324,15 @@ def _sync_named(path: Path) -> None:
         _sync(path)
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror}") from error
+
+
+def _rename(path: Path, wanted: Path) -> None:
+    try:
+        _sync(path)
+        path.replace(wanted)
+        _sync(wanted.parent)
+    except OSError as error:
+        raise StorageError(f"{wanted}: {error.strerror}") from error
 
 
 def _wal(path: Path) -> Path:

@@ -48,9 +48,12 @@ class InvalidError(RequestError):
 class NotFoundError(RequestError):
     """The session, message or fact is unknown: code `session_not_found` and so on."""
 
-    def __init__(self, kind: str, identifier: str) -> None:
-        super().__init__(f"{kind} {identifier!r} is unknown")
+    def __init__(self, kind: str, identifier: str, *, as_of: int | None = None) -> None:
+        then = "" if as_of is None else f" as of log entry {as_of}: not there yet, or forgotten since"
+        super().__init__(f"{kind} {identifier!r} is unknown{then}")
         self.code = f"{kind}_not_found"
+        self.kind = kind
+        self.identifier = identifier
 
 
 class ConflictError(RequestError):

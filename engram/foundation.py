@@ -23,7 +23,11 @@ from engram.log.options import Observer, Options
 from engram.log.replica import Replica
 from engram.log.sqlite import SqliteLog
 from engram.projections.projector import Projector
+from engram.projections.redis_feed import Observer as RedisObserver
+from engram.projections.redis_projection import RedisProjection, open_redis
+from engram.projections.redis_store import RedisStore
 from engram.projections.sqlite_store import PrimaryStore
+from engram.recall.reader import LOOK_BACK_MESSAGES
 from engram.recorder import Recorder
 
 STANDALONE_ID = 1
@@ -62,6 +66,24 @@ class Foundation:
     recorder: Recorder
     cluster: Cluster | None
     """None: standalone."""
+
+    def make_redis(self, config: Config, *, clock: Clock, observer: RedisObserver) -> RedisProjection | None:
+        """Return what keeps short-term memory in Redis; None where the settings name no server.
+
+        Raises:
+            ConfigError: The server's address has an option that the driver does not know.
+        """
+        redis = open_redis_of(config)
+        if redis is None:
+            return None
+        return RedisProjection(
+            redis,
+            self.store,
+            log_store=self.log.state.store_id,
+            clock=clock,
+            observer=observer,
+            new_id=lambda: str(uuid.uuid4()),
+        )
 
     async def wait_caught_up(self) -> None:
         """Return when the projections have folded all that is committed now."""
@@ -121,6 +143,18 @@ async def open_foundation(
             await replica.stop()  # the projector gets the rest of the log and ends by itself
             if exchange is not None:
                 await exchange.transport.stop()
+
+
+def open_redis_of(config: Config) -> RedisStore | None:
+    """Return the key space that the settings name; None where they name no server. Nothing is asked of it yet.
+
+    Raises:
+        ConfigError: The server's address has an option that the driver does not know.
+    """
+    if config.redis_url is None:
+        return None
+    window = config.short_term_count + LOOK_BACK_MESSAGES
+    return open_redis(config.redis_url, node_id=config.node_id, window=window)
 
 
 async def open_log(config: Config, *, read_only: bool = False) -> SqliteLog:

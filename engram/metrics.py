@@ -114,6 +114,12 @@ class Metrics:
             "Messages without a vector, those in progress included.",
             registry=registry,
         )
+        self.short_term_store_errors_total = Counter(
+            "engram_memory_short_term_store_errors_total",
+            "Failures of Redis, by what was tried. No request fails for it.",
+            ["operation"],
+            registry=registry,
+        )
         self.work_abandoned_total = Counter(
             "engram_work_abandoned_total", "Work given up after its retries, by kind.", ["work"], registry=registry
         )
@@ -134,6 +140,14 @@ class Metrics:
             "engram_snapshot_install_total",
             "Snapshots of another node that took the place of the log.",
             registry=registry,
+        )
+        self.history_reduced_entries_total = Counter(
+            "engram_history_reduced_entries_total",
+            "Old entries of which a part or all was left out.",
+            registry=registry,
+        )
+        self.history_reduced_bytes_total = Counter(
+            "engram_history_reduced_bytes_total", "Payload bytes of old entries that were left out.", registry=registry
         )
         self.snapshot_last_index = Gauge(
             "engram_snapshot_last_index", "Index of the newest snapshot.", registry=registry
@@ -224,6 +238,10 @@ class Metrics:
         """Count work that was given up for one message."""
         self.work_abandoned_total.labels(work).inc()
 
+    def short_term_store_failed(self, operation: str) -> None:
+        """Count a failure of Redis."""
+        self.short_term_store_errors_total.labels(operation).inc()
+
     def led_by(self, leader_id: int) -> None:
         """Count an election that this node has seen the outcome of; 0 only says that the leader is lost."""
         if leader_id:
@@ -236,6 +254,11 @@ class Metrics:
     def snapshot_installed(self) -> None:
         """Count a snapshot that another node sent."""
         self.snapshot_install_total.inc()
+
+    def history_reduced(self, entries: int, bytes_saved: int) -> None:
+        """Count old entries of which a part or all was left out."""
+        self.history_reduced_entries_total.inc(entries)
+        self.history_reduced_bytes_total.inc(bytes_saved)
 
     async def scrape(self, accept: str = "") -> Exposition:
         """Return all values as they are now, in the form that the Accept header asks for."""

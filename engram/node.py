@@ -36,14 +36,19 @@ from engram.inference.embedder import LocalEmbedder, RemoteEmbedder
 from engram.inference.openai_embedder import OpenAIEmbedder
 from engram.inference.tokens import TokenCounter
 from engram.metrics import Metrics, NodeState, watch_loop_lag
+from engram.moving.backup_format import Head
+from engram.moving.copying import Copier
 from engram.projections.eraser import Eraser
 from engram.projections.lance_feed import LanceFeed, LanceStatus, Silent
 from engram.projections.lance_store import LanceStore
+from engram.projections.redis_projection import ForgettingToo, RedisProjection
 from engram.projections.sqlite_store import PrimaryStore
+from engram.recall.lookback import Lookback
 from engram.recall.reader import ContextReader
 from engram.recall.sealing import Sealer
 from engram.recall.search import Searcher
 from engram.workers.embedding import EmbeddingWorker
+from engram.workers.retention import Retention
 
 STOP_S = 3.0
 """How long requests in flight may take once the node is to stop: within the 5 s after which supervisors lose patience,
@@ -163,25 +168,43 @@ class _Node:
             log_last_index=foundation.replica.status().last_index,
         )
         self._eraser = Eraser(foundation.replica, store, self._feed)
-        self._services = Services(
+        self._redis = foundation.make_redis(config, clock=clock, observer=metrics)
+        self._services = self._make_services(tokens)
+
+    def _make_services(self, tokens: TokenCounter) -> Services:
+        config, foundation, metrics, embedder = self._config, self._foundation, self._metrics, self._embedder
+        store = foundation.store
+        short_term = store if self._redis is None else self._redis.memory
+        return Services(
             recorder=foundation.recorder,
+            log=foundation.replica,
             reads=store,
             applied=foundation.projector,
-            erased=self._eraser,
+            core=short_term,
+            erased=self._eraser if self._redis is None else ForgettingToo(self._eraser, self._redis.feed),
             searches=self._searcher,
-            contexts=ContextReader(store, self._searcher, tokens, short_term_count=config.short_term_count),
+            lookback=Lookback(
+                store,
+                foundation.replica,
+                self._searcher,
+                tokens,
+                model=embedder.model,
+                short_term_count=config.short_term_count,
+            ),
+            contexts=ContextReader(short_term, self._searcher, tokens, short_term_count=config.short_term_count),
             ingest=Ingest(
                 embedder=embedder if isinstance(embedder, BuiltinEmbedder) else None,
                 tokens=tokens,
-                clock=clock,
+                clock=self._clock,
                 metrics=metrics,
             ),
-            clock=clock,
+            clock=self._clock,
             metrics=metrics,
             new_id=lambda: str(uuid.uuid4()),
             readiness=self._readiness,
             version=__version__,
             cluster=foundation.cluster,
+            copier=Copier(foundation.replica, store, self._eraser, self._copy_head),
             floor_index=self._floor_index,
         )
 
@@ -216,6 +239,16 @@ class _Node:
         if isinstance(self._embedder, OpenAIEmbedder):
             await self._embedder.close()
 
+    def _copy_head(self) -> Head:
+        state = self._foundation.log.state
+        return Head(
+            engram=__version__,
+            created_at_ms=self._clock.now_ms(),
+            store_id=state.store_id,
+            cluster_id=state.cluster_id,
+            node_id=state.node_id,
+        )
+
     def _background(self) -> list[Coroutine[Any, Any, None]]:
         store, clock = self._foundation.store, self._clock
         work: list[Coroutine[Any, Any, None]] = [
@@ -227,9 +260,23 @@ class _Node:
         ]
         if isinstance(self._embedder, OpenAIEmbedder):
             work.append(self._embedder.prepare())
+        if self._config.history_days is not None:
+            work.append(self._retention(self._config.history_days).run())
+        if self._redis is not None:
+            work.append(self._redis.feed.run())
         if self._foundation.cluster is not None:
             work.append(self._foundation.cluster.run())
         return [*work, self._work_while_leading(), self._answer_after_a_fall()]
+
+    def _retention(self, history_days: int) -> Retention:
+        return Retention(
+            self._foundation.replica,
+            self._foundation.store,
+            self._clock,
+            history_days=history_days,
+            rewriting=self._eraser.rewriting,
+            observer=self._metrics,
+        )
 
     def _workers(self) -> list[Coroutine[Any, Any, None]]:
         if not isinstance(self._embedder, OpenAIEmbedder):
@@ -289,6 +336,7 @@ class _Node:
             projection_lag_entries={
                 "primary": max(0, status.commit_index - applied_index),
                 "lancedb": self._feed.status().lag_rows,
+                **({} if self._redis is None else {"redis": self._redis.lag_entries()}),
             },
         )
 
@@ -303,7 +351,7 @@ class _Node:
             Dependency("projections", ready=is_current, detail=f"{lag} entries behind"),
             Dependency("embedder", ready=True, detail=f"{self._embedder.model}, {self._embedder.dimension} dimensions"),
             _long_term(self._feed.status()),
-            Dependency("redis", ready=True, detail="not used: short-term memory is embedded", required=False),
+            _short_term(self._redis),
         ]
 
     def _leader(self, leader_id: int, term: int) -> str:
@@ -317,6 +365,12 @@ class _Node:
 def _long_term(status: LanceStatus) -> Dependency:
     detail = f"vectors up to entry {status.cursor}, {status.lag_rows} rows behind" if status.ready else "not open yet"
     return Dependency("lancedb", ready=status.ready, detail=status.last_error or detail, required=False)
+
+
+def _short_term(redis: RedisProjection | None) -> Dependency:
+    if redis is None:
+        return Dependency("redis", ready=True, detail="not used: short-term memory is embedded", required=False)
+    return Dependency("redis", ready=redis.feed.status().ready, detail=redis.detail(), required=False)
 
 
 def _first_fatal(errors: BaseExceptionGroup[BaseException]) -> FatalError:

@@ -147,6 +147,15 @@ def _url(*schemes: str) -> Callable[[str], str]:
     return parse
 
 
+def _redis_url(value: str) -> str:
+    """Take the address of a Redis server; the driver would take another database where this one is no number."""
+    address = _url("redis", "rediss")(value)
+    database = urlsplit(address).path.removeprefix("/")
+    if database and not (database.isascii() and database.isdigit()):
+        raise ValueError("its path must be the number of a database, as in redis://localhost:6379/0")
+    return address
+
+
 LOG_LEVELS: Mapping[str, LogLevel] = {
     "off": "critical",
     "critical": "critical",
@@ -179,7 +188,7 @@ ADVERTISE_ADDR = Setting[Address | None]("ENGRAM_ADVERTISE_ADDR", None, _peer)
 DATA_DIR = Setting("ENGRAM_DATA_DIR", Path("./data"), Path)
 LOG_PATH = Setting[Path | None]("RAFT_DB_PATH", None, Path)
 LANCE_URI = Setting[str | None]("LANCE_DB_PATH", None, _text, old_name="LANCEDB_PATH")
-REDIS_URL = Setting[str | None]("REDIS_URL", None, _url("redis", "rediss"), secret=True)
+REDIS_URL = Setting[str | None]("REDIS_URL", None, _redis_url, secret=True)
 OPENAI_API_KEY = Setting[str | None]("OPENAI_API_KEY", None, _header_text, secret=True)
 OPENAI_BASE_URL = Setting[str | None]("OPENAI_BASE_URL", None, _url("http", "https"), secret=True)
 EMBEDDER = Setting[EmbedderChoice]("EMBEDDER", "auto", _choice(EMBEDDERS))
@@ -197,6 +206,7 @@ CLUSTER_PEERS = Setting[dict[int, Address]]("CLUSTER_PEERS", {}, _peers)
 CLUSTER_HTTP_PEERS = Setting[dict[int, Address]]("CLUSTER_HTTP_PEERS", {}, _peers)
 SNAPSHOT_LOG_THRESHOLD = Setting("SNAPSHOT_LOG_THRESHOLD", 1000, _integer(1, 2**31 - 1))
 RECALL_CACHE_MB = Setting("ENGRAM_RECALL_CACHE_MB", 128, _integer(1, 1_048_576))
+HISTORY_DAYS = Setting[int | None]("ENGRAM_HISTORY_DAYS", None, _integer(1, 36_500))
 HEARTBEAT_MS = Setting("ENGRAM_HEARTBEAT_MS", 100, _integer(1, 60_000))
 ELECTION_MS = Setting("ENGRAM_ELECTION_MS", 300, _integer(2, 600_000))
 WRITE_TIMEOUT_MS = Setting("ENGRAM_WRITE_TIMEOUT_MS", 5000, _integer(1, 600_000))

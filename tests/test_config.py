@@ -162,14 +162,25 @@ class TestOldNames:
         assert "RUST_LOG" in problems({"RUST_LOG": "hyper=debug"})[0]
 
 
-class TestWhatThisVersionCannotDo:
-    def test_redis_is_said_not_to_be_used_without_its_password(self) -> None:
-        config = Config.from_env({"REDIS_URL": f"rediss://user:{SECRET}@cache:6380/0"})
+class TestRedis:
+    def test_its_address_is_taken_and_its_password_is_not_shown(self) -> None:
+        url = f"rediss://user:{SECRET}@cache:6380/3"
 
-        assert config.warnings == (
-            "REDIS_URL is set: this version serves short-term memory from its embedded store; Redis is not used",
-        )
+        config = Config.from_env({"REDIS_URL": url})
+
+        assert config.redis_url == url
+        assert config.warnings == ()
         assert SECRET not in repr(config)
+
+    def test_without_an_address_there_is_none(self) -> None:
+        assert Config.from_env({}).redis_url is None
+
+    @pytest.mark.parametrize("database", ["cache", "1/2", "-1", "٣"])
+    def test_a_database_that_is_no_number_is_refused_unseen(self, database: str) -> None:
+        (found,) = problems({"REDIS_URL": f"redis://:{SECRET}@cache/{database}"})
+
+        assert found.startswith("REDIS_URL is malformed (its value is not shown)")
+        assert SECRET not in found
 
     @pytest.mark.parametrize("url", ["cache:6379", "http://cache", "redis://", f"redis://:{SECRET}@cache:65536"])
     def test_an_address_that_is_no_redis_is_refused_unseen(self, url: str) -> None:
@@ -177,6 +188,8 @@ class TestWhatThisVersionCannotDo:
 
         assert found.startswith("REDIS_URL is malformed (its value is not shown): it takes an address")
 
+
+class TestWhatThisVersionCannotDo:
     def test_settings_that_nothing_uses_yet_are_checked_and_said(self) -> None:
         assert Config.from_env({"SUMMARIZER": "extractive"}).warnings == (
             "SUMMARIZER is set, but nothing in this version uses it yet",

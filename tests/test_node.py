@@ -63,6 +63,7 @@ def settings(openai: FakeOpenAI) -> dict[str, str]:
         "EMBEDDING_MODEL": MODEL,
         "EMBEDDING_DIMENSION": "8",
         "SNAPSHOT_LOG_THRESHOLD": "5",
+        "REDIS_URL": "redis://127.0.0.1:1/0",  # where nobody listens
     }
 
 
@@ -103,7 +104,10 @@ async def test_every_documented_metric_moves(
         "engram_projection_lag_entries",
         "engram_memory_embedding_queue_size",
         "engram_snapshot_install_total",
-    }  # the queue: see below; the lag: test_metrics.py; snapshots of others: test_cluster_node.py
+        "engram_history_reduced_entries_total",
+        "engram_history_reduced_bytes_total",
+    }  # the queue: see below; the lag: test_metrics.py; snapshots of others: test_cluster_node.py;
+    # the history: test_retention_node.py
     for name in documented():
         series = next(known for known in (name, f"{name}_count") if known in after)
         if name in constant:

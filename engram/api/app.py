@@ -8,15 +8,17 @@ from typing import NamedTuple
 
 from aiohttp import hdrs, web
 
+from engram.api import as_of
 from engram.api.calls import Call
 from engram.api.middleware import REQUEST_ID, respond, respond_problem, served_by_failing
 from engram.api.parameters import LINEARIZABLE, Parameter, Value, parse_query
 from engram.api.paths import Paths, split_target
 from engram.api.redirects import elsewhere
-from engram.api.replies import Reply
+from engram.api.replies import Answer, Stream
 from engram.api.route import Route
 from engram.api.routes import ROUTES
 from engram.api.services import Services
+from engram.api.streaming import send
 from engram.commands import ID_CHARACTERS_MAX, check_id
 from engram.errors import EngramError, FatalError, NoLeaderError, NotLeaderError
 
@@ -60,6 +62,7 @@ class Application:
         started_s = services.clock.monotonic_s()
         request_id = self._request_id(request)
         template = UNMATCHED
+        response: web.StreamResponse
         try:
             path, query = split_target(request.raw_path)
             branch, segments = self._paths.locate(path)
@@ -67,7 +70,10 @@ class Application:
             served = branch.route(request.method)
             call = Call(request, request_id, services, segments)
             reply = await self._serve(served, call, query)
-            response = respond(reply, request_id=request_id, read_index=call.read_index)
+            if isinstance(reply, Stream):
+                response = await send(reply, request, request_id=request_id, read_index=call.read_index)
+            else:
+                response = respond(reply, request_id=request_id, read_index=call.read_index)
         except EngramError as error:
             response = self._refuse(error, request, request_id, template)
         except (CancelledError, ConnectionError):
@@ -76,6 +82,10 @@ class Application:
             response = self._refuse(FatalError(type(error).__name__), request, request_id, template)
         self._count(request.method, template, response.status, services.clock.monotonic_s() - started_s)
         return response
+
+    def end_streams(self) -> None:
+        """Let the streams of events end: they would last for ever."""
+        self._services.streams.end()
 
     def refuse_unread(self, error: EngramError) -> web.Response:
         """Return the response to bytes that were no request."""
@@ -88,7 +98,7 @@ class Application:
         self._count("other", UNMATCHED, response.status, 0.0)
         return response
 
-    async def _serve(self, served: _Served, call: Call, query: str) -> Reply:
+    async def _serve(self, served: _Served, call: Call, query: str) -> Answer:
         cluster = self._services.cluster
         if cluster is not None and served.writes and not cluster.is_leader:  # before the body: it can be megabytes
             raise elsewhere(cluster, call.request.raw_path)
@@ -99,14 +109,14 @@ class Application:
                 raise elsewhere(cluster, call.request.raw_path) from None
             raise NoLeaderError(str(error)) from None
 
-    async def _answer(self, served: _Served, call: Call, query: str) -> Reply:
+    async def _answer(self, served: _Served, call: Call, query: str) -> Answer:
         for name, segment in zip(served.placeholders, call.segments, strict=True):
             if not (segment.isprintable() and 0 < len(segment) <= ID_CHARACTERS_MAX):  # the rest takes longer
                 check_id(name, segment)
         if query or served.declared:
             call.values = parse_query(query, call.request.headers, served.declared)
         await self._wait_for_index(served.route, call)
-        return await served.route.handler(call)
+        return await as_of.answer(call, served.route.handler)
 
     async def _wait_for_index(self, route: Route, call: Call) -> None:
         # What is still being folded after a start is not unknown: an early answer would deny what was acknowledged.

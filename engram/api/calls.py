@@ -9,8 +9,12 @@ from aiohttp import web
 
 from engram.api.bodies import check_media_type, decode_json, read_bytes, read_json_bytes
 from engram.api.parameters import Value
-from engram.api.services import Services
+from engram.api.services import Core, Searches, Services
+from engram.api.services import Reads as Present
 from engram.events import TENANT_DEFAULT
+from engram.projections.past import PastReads
+from engram.recall.lookback import Past, PastSearches
+from engram.recall.reader import ContextReader
 
 Body = TypeVar("Body")
 
@@ -23,7 +27,7 @@ _NO_VALUES: Mapping[str, Value] = {}
 class Call:
     """A request that has found its route: its parts, checked, and the services to answer it with."""
 
-    __slots__ = ("read_index", "request", "request_id", "segments", "services", "tenant", "values")
+    __slots__ = ("past", "read_index", "request", "request_id", "segments", "services", "tenant", "values")
 
     def __init__(
         self,
@@ -40,6 +44,28 @@ class Call:
         self.read_index = services.reads.applied_index
         """What a read sees at least; taken before it, so that it never promises what came later."""
         self.values: Mapping[str, Value] = _NO_VALUES
+        self.past: Past | None = None
+        """What to answer by when the call names an earlier moment."""
+
+    @property
+    def reads(self) -> Present | PastReads:
+        """The read models, as of the moment that the call is about."""
+        return self.services.reads if self.past is None else self.past.reads
+
+    @property
+    def core(self) -> Core | PastReads:
+        """Who answers for core memory, as of that moment."""
+        return self.services.core if self.past is None else self.past.reads
+
+    @property
+    def searches(self) -> Searches | PastSearches:
+        """The searcher, as of that moment."""
+        return self.services.searches if self.past is None else self.past.searches
+
+    @property
+    def contexts(self) -> ContextReader:
+        """The reader of contexts, as of that moment."""
+        return self.services.contexts if self.past is None else self.past.contexts
 
     async def body(self, decoder: "msgspec.json.Decoder[Body]") -> Body:
         """Return the JSON body; RequestError when it cannot be one of that type."""
@@ -70,10 +96,14 @@ class Call:
         return value
 
     def now_ms(self) -> int:
-        """Return the time that "last week" is relative to: the query's `now`, else the clock's."""
+        """Return the time that "last week" is relative to: the query's `now`, else that of the moment asked about."""
         value = self.values["now"]
         assert value is None or isinstance(value, int)
-        return self.services.clock.now_ms() if value is None else value
+        return self.present_ms() if value is None else value
+
+    def present_ms(self) -> int:
+        """Return the time of the moment that the call is about: without one, the clock's."""
+        return self.services.clock.now_ms() if self.past is None else self.past.at_ms
 
     def number(self, name: str) -> float | None:
         """Return a numeric query parameter."""

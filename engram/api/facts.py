@@ -8,10 +8,9 @@ from engram.api.erasure import wait_erased
 from engram.api.paths import encode_header
 from engram.api.replies import Reply, say
 from engram.api.schemas import FactList, NewFact
-from engram.api.sessions import find_session
 from engram.api.verdicts import first_index
 from engram.api.views import view_fact
-from engram.errors import OverloadedError
+from engram.errors import NotFoundError, OverloadedError
 from engram.projections.rows import FactRow
 from engram.projections.verdicts import Outcome, Verdict
 
@@ -55,8 +54,10 @@ async def _pin(call: Call, fact_id: str, text: str, tokens: int) -> Verdict:
 
 async def list_facts(call: Call) -> Reply:
     """Return the facts of a session in order of pinning."""
-    session = await find_session(call, call.segments[0])
-    facts = await call.services.reads.facts(session.session_key)
+    session_id = call.segments[0]
+    facts = await call.core.core(session_id, call.tenant)
+    if facts is None:
+        raise NotFoundError("session", session_id)
     return say(FactList(facts=[view_fact(row) for row in facts]))
 
 

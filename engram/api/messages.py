@@ -57,9 +57,9 @@ async def list_messages(call: Call) -> Reply:
     """List a session's messages in log order, or backwards."""
     session = await find_session(call, call.segments[0])
     limit, descending = call.whole("limit"), call.text("order") == "desc"
-    of = ("messages", session.session_key, descending)
+    of = ("messages", session.session_key, descending, *(() if call.past is None else (call.read_index,)))
     cursor = call.text("cursor")
-    rows = await call.services.reads.messages(
+    rows = await call.reads.messages(
         session.session_key,
         after=None if cursor is None else read_cursor(cursor, of),
         limit=limit + 1,
@@ -159,7 +159,7 @@ def _counted(drafts: Sequence[MessageDraft], prepared: Prepared) -> list[Message
 
 async def _find_message(call: Call, session_id: str, message_id: str) -> MessageRow:
     session = await find_session(call, session_id)
-    row = await call.services.reads.message(session.session_key, message_id)
+    row = await call.reads.message(session.session_key, message_id)
     if row is None:
         raise NotFoundError("message", message_id)
     return row

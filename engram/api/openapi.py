@@ -25,6 +25,10 @@ _REQUEST_HEADERS: Mapping[str, Json] = {
         "description": "The same key leads to the same session, however often it is sent.",
         "schema": Identifier().schema(),
     },
+    "Last-Event-ID": {
+        "description": "The id of the last event that was seen: a stream goes on behind it.",
+        "schema": {"type": "string"},
+    },
     "Prefer": {
         "description": "`return=representation` answers with the resource (RFC 7240).",
         "schema": {"type": "string"},
@@ -48,6 +52,7 @@ _TAGS: Mapping[str, str] = {
     "messages": "What was said; the raw material of every memory.",
     "memory": "Reading: the right memories inside an exact token budget.",
     "core memory": "Facts that stand in every context of their session.",
+    "events": "The log itself: everything that happened, in order, and as it happens.",
     "cluster": "Administration; a standalone node answers 503.",
     "service": "The node itself.",
 }
@@ -200,6 +205,8 @@ def _good_responses(route: Route) -> Iterable[tuple[str, Json]]:
             else "As asked; the resource with `Prefer: return=representation`."
         )
         content = {JSON: {"schema": _any_of(bodies)}}
+        if route.stream_type is not None:
+            content[route.stream_type] = {"schema": {"type": "string"}}
         yield str(COMPLETE_STATUS), {"description": about, "headers": headers, "content": content}
     if route.may_be_empty:
         yield str(EMPTY_STATUS), {"description": "Done; there is nothing to say.", "headers": headers}

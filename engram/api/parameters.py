@@ -84,6 +84,23 @@ class Choice(NamedTuple):
         return {"type": "string", "enum": list(self.words)}
 
 
+class Choices(NamedTuple):
+    """Any of a few words, with commas between them."""
+
+    words: Sequence[str]
+
+    def parse(self, name: str, text: str) -> Value:
+        if not set(text.split(",")) <= set(self.words):
+            raise InvalidError(
+                f"{name} is {shown(text)}; it takes any of {', '.join(map(repr, self.words))}, with commas between them"
+            )
+        return text
+
+    def schema(self) -> Schema:
+        word = "|".join(self.words)
+        return {"type": "string", "pattern": f"^({word})(,({word}))*$"}
+
+
 class Flag:
     """Yes or no."""
 

@@ -26,7 +26,7 @@ async def get_context(call: Call) -> Reply:
     metrics, clock = call.services.metrics, call.services.clock
     metrics.context_requests_total.inc()
     started_s = clock.monotonic_s()
-    context = await call.services.contexts.read(
+    context = await call.contexts.read(
         call.segments[0],
         tenant=call.tenant,
         max_tokens=call.whole("max_tokens"),
@@ -45,10 +45,10 @@ async def search(call: Call) -> Reply:
     """Return the messages that fit a query best; none for an unknown session."""
     wanted = await call.body(_search_query)
     check_text("query", wanted.query)
-    now_ms = call.services.clock.now_ms() if wanted.now is None else parse_time("now", wanted.now)
+    now_ms = call.present_ms() if wanted.now is None else parse_time("now", wanted.now)
     keep = _Keep(wanted.filter)
     scope = await _scope(call, call.segments[0], wanted.scope)
-    found = await call.services.searches.search(
+    found = await call.searches.search(
         scope,
         wanted.query,
         top_k=wanted.top_k if keep.everything else FILTERED_HITS_MAX,
@@ -60,7 +60,7 @@ async def search(call: Call) -> Reply:
 
 
 async def _scope(call: Call, session_id: str, scope: Scope) -> Sequence[SessionRow]:
-    reads = call.services.reads
+    reads = call.reads
     session = await reads.session(session_id, call.tenant)
     if session is None:
         return ()

@@ -1,6 +1,6 @@
 """What a handler hands back. Which HTTP status stands for it is the middleware's business."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -19,6 +19,18 @@ class Reply(NamedTuple):
     log_index: int | None = None
     """The entry that a write went into; None: the index that reads are at."""
     headers: Mapping[str, str] = NOTHING
+
+
+class Stream(NamedTuple):
+    """An answer that is sent while it is made."""
+
+    parts: AsyncGenerator[bytes]
+    """Closed when the client has gone."""
+    content_type: str
+    headers: Mapping[str, str] = NOTHING
+
+
+Answer = Reply | Stream
 
 
 def say(answer: object, *, log_index: int | None = None, headers: Mapping[str, str] = NOTHING) -> Reply:

@@ -6,10 +6,10 @@ from typing import Any
 
 from engram.api.calls import Call
 from engram.api.parameters import Parameter
-from engram.api.replies import Reply
+from engram.api.replies import Answer
 from engram.api.schemas import MessagesDone
 
-Handler = Callable[[Call], Awaitable[Reply]]
+Handler = Callable[[Call], Awaitable[Answer]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +31,8 @@ class Route:
     """The struct of the answer; None: an answer without a body."""
     answer_type: str | None = None
     """The media type of an answer that is not JSON."""
+    stream_type: str | None = None
+    """The media type of the stream that the route answers with when that is asked for."""
     representation: Any = None
     """The resource that `Prefer: return=representation` asks for."""
     parameters: Sequence[Parameter] = ()

@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from functools import cache
 from typing import get_args
 
-from engram.api import cluster, facts, messages, openapi, pages, recollection, sessions
+from engram.api import cluster, differences, facts, messages, openapi, pages, recollection, sessions
+from engram.api.as_of import AS_OF, SPAN
 from engram.api.calls import Call
+from engram.api.copy_routes import copy_routes
+from engram.api.event_routes import event_routes
 from engram.api.parameters import (
     LINEARIZABLE,
     Choice,
@@ -75,6 +78,7 @@ READ = (
         header="Engram-Consistency",
     ),
 )
+PAST = (AS_OF, *READ)
 PAGE = (
     Parameter("limit", Integer(1, 200), "Items on a page.", default=50),
     Parameter("cursor", Cursor(), "`next_cursor` of the page before."),
@@ -176,7 +180,7 @@ ROUTES: Sequence[Route] = (
         name="get_session",
         tag=_SESSIONS,
         answer=SessionView,
-        parameters=READ,
+        parameters=PAST,
         problems=["session_not_found", *_READ],
     ),
     Route(
@@ -220,7 +224,7 @@ ROUTES: Sequence[Route] = (
         name="list_messages",
         tag=_MESSAGES,
         answer=MessageList,
-        parameters=[*PAGE, Parameter("order", Choice(("asc", "desc")), "Log order.", default="asc"), *READ],
+        parameters=[*PAGE, Parameter("order", Choice(("asc", "desc")), "Log order.", default="asc"), *PAST],
         problems=["invalid_cursor", "session_not_found", *_READ],
     ),
     Route(
@@ -230,7 +234,7 @@ ROUTES: Sequence[Route] = (
         name="get_message",
         tag=_MESSAGES,
         answer=MessageView,
-        parameters=READ,
+        parameters=PAST,
         problems=["session_not_found", "message_not_found", *_READ],
     ),
     Route(
@@ -243,12 +247,22 @@ ROUTES: Sequence[Route] = (
     ),
     Route(
         method="GET",
+        path="/sessions/{session_id}/diff",
+        handler=differences.get_difference,
+        name="get_difference",
+        tag=_SESSIONS,
+        answer=differences.DifferenceView,
+        parameters=[*SPAN, *READ],
+        problems=["session_not_found", *_READ],
+    ),
+    Route(
+        method="GET",
         path="/sessions/{session_id}/context",
         handler=recollection.get_context,
         name="get_context",
         tag=_MEMORY,
         answer=Context,
-        parameters=[*CONTEXT, *READ],
+        parameters=[*CONTEXT, *PAST],
         problems=["session_not_found", *_READ],
     ),
     Route(
@@ -259,7 +273,7 @@ ROUTES: Sequence[Route] = (
         tag=_MEMORY,
         request=[SearchQuery],
         answer=SearchResults,
-        parameters=READ,
+        parameters=PAST,
         anywhere=True,
         problems=_READ,
         example={"query": "where does Ann live?", "top_k": 5},
@@ -284,7 +298,7 @@ ROUTES: Sequence[Route] = (
         name="list_facts",
         tag=_FACTS,
         answer=FactList,
-        parameters=READ,
+        parameters=PAST,
         problems=["session_not_found", *_READ],
     ),
     Route(
@@ -295,6 +309,8 @@ ROUTES: Sequence[Route] = (
         tag=_FACTS,
         problems=_WRITE,
     ),
+    *copy_routes(problems=_READ),
+    *event_routes(page=PAGE, read=READ, problems=_READ),
     Route(
         method="GET",
         path="/cluster",

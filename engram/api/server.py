@@ -11,6 +11,7 @@ from aiohttp.streams import StreamReader
 
 from engram.api.app import Application
 from engram.api.errors import MalformedError
+from engram.api.open_streams import ENDLESS
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ class Connection(web.RequestHandler):
         idle = self._waiter is not None and not self._waiter.done()
         if idle or self._request_count == 0:
             return False
+        if self._latest is not None and ENDLESS in self._latest:
+            return False  # who takes a stream that never ends closes neither side before it goes
         self.close()  # after the answer
         answered = self._latest is not None and self._latest.writer.output_size > 0
         waiting = [payload for _, payload in self._messages]
@@ -146,6 +149,7 @@ class HttpServer:
 
     async def stop(self) -> None:
         """Stop accepting, let what is in flight finish within the deadline, then close every connection."""
+        self._application.end_streams()
         if self._runner is not None:
             await self._runner.cleanup()
 

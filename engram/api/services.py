@@ -1,15 +1,20 @@
 """What the handlers work with; `node.py` fills it in."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from engram.api.bodies import BODY_DEADLINE_S
 from engram.api.ingest import Ingest
+from engram.api.open_streams import OpenStreams
 from engram.clock import Clock
 from engram.log.status import ClusterStatus
 from engram.metrics import Metrics
+from engram.moving.copying import Copier
+from engram.projections.erasures import Erasure
+from engram.projections.ledger import Decoded
 from engram.projections.rows import FactRow, MessageRow, SessionRow
+from engram.recall.lookback import Lookback
 from engram.recall.reader import ContextReader
 from engram.recall.search import SearchResult
 from engram.recorder import Recorder
@@ -44,6 +49,48 @@ class Reads(Protocol):
 
     async def facts(self, session_key: int) -> list[FactRow]:
         """Return the pinned facts in order of pinning."""
+
+    async def timeline(self, session_key: int, *, after: int, limit: int) -> list[int]:
+        """Return the log indexes of the entries that had an effect on a session, from behind `after`."""
+
+    async def named(self, session_key: int, *, after: int, limit: int) -> list[int]:
+        """Return the log indexes of the entries that are about a session, from behind `after`."""
+
+    async def effective(self, entries: Sequence[Decoded]) -> list[list[bool]]:
+        """Return for each event of each entry whether it counts."""
+
+    async def erasures(self, *, limit: int, log_is_clean: bool) -> list[Erasure]:
+        """Return what is still to be erased of the log, or behind it."""
+
+
+class LogEntry(Protocol):
+    """The part of a log entry that is shown."""
+
+    @property
+    def index(self) -> int:
+        """Where it stands."""
+
+    @property
+    def kind(self) -> int:
+        """0 when `data` holds events."""
+
+    @property
+    def data(self) -> bytes:
+        """Events, or nothing when they were erased."""
+
+
+class Log(Protocol):
+    """The part of the replicated log that the handlers read."""
+
+    async def read(self, after: int, limit: int) -> Sequence[LogEntry]:
+        """Return the first `limit` committed entries behind the index `after`, or fewer, but one if there is one."""
+
+
+class Core(Protocol):
+    """Who answers for core memory."""
+
+    async def core(self, session_id: str, tenant: str) -> Sequence[FactRow] | None:
+        """Return the pinned facts in order of pinning; None when the session is unknown."""
 
 
 class Applied(Protocol):
@@ -163,7 +210,9 @@ class Services:
     """The parts of a node that HTTP reaches."""
 
     recorder: Recorder
+    log: Log
     reads: Reads
+    core: Core
     applied: Applied
     erased: Erased
     searches: Searches
@@ -176,6 +225,11 @@ class Services:
     version: str
     cluster: Cluster | None = None
     """None: the node runs standalone."""
+    lookback: Lookback | None = None
+    """None: reads are answered as of one log index only."""
+    copier: Copier | None = None
+    """None: no copies of the log are made."""
+    streams: OpenStreams = field(default_factory=OpenStreams)
     floor_index: int = 0
     """What was committed when the node started. Projections that are behind it still lack what was acknowledged."""
     wait_s: float = WAIT_S

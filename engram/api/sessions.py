@@ -61,7 +61,8 @@ async def list_sessions(call: Call) -> Reply:
 
 async def get_session(call: Call) -> Reply:
     """Return what a session is and holds."""
-    return say(view_session(await find_session(call, call.segments[0])))
+    row = await find_session(call, call.segments[0])
+    return say(view_session(row if call.past is None else await call.past.reads.whole_session(row)))
 
 
 async def delete_session(call: Call) -> Reply:
@@ -92,7 +93,7 @@ async def find_session(call: Call, session_id: str) -> SessionRow:
     Raises:
         NotFoundError: It is unknown.
     """
-    row = await call.services.reads.session(session_id, call.tenant)
+    row = await call.reads.session(session_id, call.tenant)
     if row is None:
         raise NotFoundError("session", session_id)
     return row

@@ -1,6 +1,7 @@
 """What the command line takes."""
 
 import argparse
+from pathlib import Path
 from typing import get_args
 from urllib.parse import urlsplit
 
@@ -10,7 +11,7 @@ EVENT_TYPES = tuple(kind.__name__ for kind in get_args(Event))
 
 EPILOG = """\
 Settings come from the environment, and from .env in the current folder. All commands but serve and cluster need the
-node stopped.
+node stopped; those that take --url then work on the running node that it names.
 """
 
 
@@ -23,8 +24,12 @@ def parser(version: str) -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("serve", help="run a node until SIGTERM or Ctrl-C")
     commands.add_parser(
-        "check", help="read the whole log and all read models, and name what is not as it was written; changes nothing"
+        "verify",
+        aliases=["check"],
+        help="read the whole log and all projections, and name what is not as it was written; changes nothing",
     )
+    _add_diff(commands)
+    _add_moving(commands)
     _add_cluster(commands)
     _add_log(commands)
     commands.add_parser("reembed", help="give every message vectors of the model that is set now; may be repeated")
@@ -33,6 +38,40 @@ def parser(version: str) -> argparse.ArgumentParser:
         "target", nargs="?", choices=("projections", "lancedb", "all"), default="all", help="default: all"
     )
     return top
+
+
+def _add_diff(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    diff = commands.add_parser("diff", help="tell what changed in a session between two log indexes or times")
+    diff.add_argument("--url", type=_url, help="of a running node; default: the data folder of a stopped one")
+    diff.add_argument("--session", required=True, metavar="ID", help="the session")
+    diff.add_argument("--from", dest="first", default="0", metavar="INDEX|TIME", help="default: since the beginning")
+    diff.add_argument("--to", dest="last", metavar="INDEX|TIME", help="default: up to now")
+    diff.add_argument("--query", metavar="TEXT", help="also tell how the context for this query changed")
+    diff.add_argument("--json", action="store_true", help="print everything, as GET /sessions/ID/diff answers")
+
+
+def _add_moving(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    running = argparse.ArgumentParser(add_help=False)
+    running.add_argument("--url", type=_url, help="of a running node; default: the data folder of a stopped one")
+    backup = commands.add_parser(
+        "backup", parents=[running], help="write the log, as it is at one index, into a file with checksums"
+    )
+    backup.add_argument("target", type=Path, metavar="FILE|FOLDER", help="a new file, or the folder to make one in")
+    export = commands.add_parser("export", parents=[running], help="write events, oldest first, as lines of JSON")
+    export.add_argument("file", metavar="FILE", help="a new file; - for standard output")
+    export.add_argument("--after", type=_after, default=0, metavar="INDEX", help="only what is behind this log index")
+    export.add_argument("--session", metavar="ID", help="events of this session only")
+    imported = commands.add_parser("import", help="make a node of its own from exports, where there is no data yet")
+    imported.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="what export wrote, and what --after wrote behind it; - for standard input",
+    )
+    imported.add_argument("--data-dir", metavar="FOLDER", help="default: ENGRAM_DATA_DIR")
+    restore = commands.add_parser("restore", help="make a node of its own from a backup, where there is no data yet")
+    restore.add_argument("file", metavar="FILE", help="what backup wrote")
+    restore.add_argument("--data-dir", metavar="FOLDER", help="default: ENGRAM_DATA_DIR")
 
 
 def _add_cluster(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -80,6 +119,10 @@ def _url(value: str) -> str:
     if not sound:
         raise argparse.ArgumentTypeError(f"{value!r} is not the address of a node, as in http://127.0.0.1:3000")
     return url.rstrip("/")
+
+
+def _after(value: str) -> int:
+    return 0 if value == "0" else _index(value)
 
 
 def _index(value: str) -> int:

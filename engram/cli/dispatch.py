@@ -5,12 +5,12 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from engram import __version__, logs, node
-from engram.cli import check, cluster, rebuild, reembed, show
+from engram.cli import backup, cluster, diff, export, import_, rebuild, reembed, restore, show, verify
 from engram.cli.arguments import parser
 from engram.cli.progress import Progress
 from engram.config import Config
@@ -62,11 +62,17 @@ def _parse_and_run(argv: Sequence[str]) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    config = Config.from_env(os.environ, DOTENV)
+    config = Config.from_env(_environ(arguments), DOTENV)
     level = config.log_level if arguments.command == "serve" else "warning"
     logs.configure(level=level, form=config.log_format, stream=sys.stderr)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(_command(config, arguments))
+        return runner.run(_COMMANDS[arguments.command](config, arguments))
+
+
+def _environ(arguments: argparse.Namespace) -> Mapping[str, str]:
+    """Return the environment, with what an argument says instead."""
+    data_dir = getattr(arguments, "data_dir", None)
+    return os.environ if data_dir is None else {**os.environ, "ENGRAM_DATA_DIR": data_dir}
 
 
 def _failed(error: EngramError) -> int:
@@ -89,22 +95,22 @@ def _first_of_ours(errors: BaseExceptionGroup[BaseException]) -> EngramError:
     return error
 
 
-def _command(config: Config, arguments: argparse.Namespace) -> Coroutine[Any, Any, int]:
-    match arguments.command:
-        case "serve":
-            return _serve(config)
-        case "check":
-            return check.run(config, Progress())
-        case "cluster":
-            return cluster.run(config, cluster.Wanted.of(arguments), sys.stdout, Progress())
-        case "log":
-            return show.run(config, show.Wanted.of(arguments), sys.stdout)
-        case "rebuild":
-            return rebuild.run(config, arguments.target, Progress())
-        case "reembed":
-            return reembed.run(config, Progress())
-        case other:
-            raise AssertionError(other)
+Command = Callable[[Config, argparse.Namespace], Coroutine[Any, Any, int]]
+
+_COMMANDS: Mapping[str, Command] = {
+    "serve": lambda config, _: _serve(config),
+    "backup": lambda config, arguments: backup.run(config, backup.Wanted.of(arguments), Progress()),
+    "check": lambda config, _: verify.run(config, Progress()),
+    "verify": lambda config, _: verify.run(config, Progress()),
+    "cluster": lambda config, arguments: cluster.run(config, cluster.Wanted.of(arguments), sys.stdout, Progress()),
+    "diff": lambda config, arguments: diff.run(config, diff.Wanted.of(arguments), sys.stdout, Progress()),
+    "export": lambda config, arguments: export.run(config, export.Wanted.of(arguments), Progress()),
+    "import": lambda config, arguments: import_.run(config, import_.Wanted.of(arguments), Progress()),
+    "log": lambda config, arguments: show.run(config, show.Wanted.of(arguments), sys.stdout),
+    "rebuild": lambda config, arguments: rebuild.run(config, arguments.target, Progress()),
+    "reembed": lambda config, _: reembed.run(config, Progress()),
+    "restore": lambda config, arguments: restore.run(config, restore.Wanted.of(arguments), Progress()),
+}
 
 
 async def _serve(config: Config) -> int:

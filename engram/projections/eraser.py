@@ -108,6 +108,8 @@ class Eraser:
         """Log index of a deletion -> those who wait until the log and the projections are clean of it."""
         self._log_cleaned = asyncio.Event()
         """Set when there may be something new for the long-term store."""
+        self.rewriting = asyncio.Lock()
+        """Held by whoever reads entries of the log to rewrite them: what is erased must not come back with a copy."""
 
     async def run(self) -> None:
         """Erase for ever, first what an earlier run left.
@@ -136,10 +138,11 @@ class Eraser:
 
     async def clean_log(self) -> int:
         """Clean the log and the projections' file of what is to be erased, one batch of it; return how much it was."""
-        erasures = await self._store.erasures(limit=BATCH, log_is_clean=False)
-        if erasures:
-            await self._clean_log(erasures)
-            self._log_cleaned.set()
+        async with self.rewriting:
+            erasures = await self._store.erasures(limit=BATCH, log_is_clean=False)
+            if erasures:
+                await self._clean_log(erasures)
+                self._log_cleaned.set()
         return len(erasures)
 
     async def _wait_for_log(self) -> None:

@@ -67,6 +67,24 @@ class EmbeddedRow(Protocol):
         """Little-endian float16."""
 
 
+class Kept(NamedTuple):
+    """A row in a form in which one from LanceDB and one from the primary store can be compared."""
+
+    tenant: str
+    session_id: str
+    message_id: str
+    ordinal: int
+    chunk: int
+    agent_id: str | None
+    user_id: str | None
+    role: str
+    name: str | None
+    text: str
+    when_ms: int
+    log_index: int
+    vector: bytes
+
+
 class Space(NamedTuple):
     """What vectors can be compared with one another."""
 
@@ -181,6 +199,39 @@ def table(arrow: Any, columns: Any, rows: Sequence[EmbeddedRow]) -> Any:
     arrays = [arrow.array(values[field.name], field.type) for field in columns if field.name != "vector"]
     arrays.append(arrow.FixedSizeListArray.from_arrays(arrow.array(vectors), dimension))
     return arrow.Table.from_arrays(arrays, schema=columns)
+
+
+def kept_of(row: EmbeddedRow) -> Kept:
+    """Return what LanceDB should keep of a row."""
+    return Kept(
+        tenant=row.tenant,
+        session_id=row.session_id,
+        message_id=row.message_id,
+        ordinal=row.ordinal,
+        chunk=row.chunk,
+        agent_id=row.agent_id,
+        user_id=row.user_id,
+        role=row.role,
+        name=row.name,
+        text=row.text[row.start : row.end],
+        when_ms=row.when_ms,
+        log_index=row.log_index,
+        vector=row.vector,
+    )
+
+
+def kept(found: Any) -> list[Kept]:
+    """Return the rows of an Arrow table with the columns of `schema`."""
+    columns = {name: found[name].to_pylist() for name in found.column_names if name not in {"vector", "when"}}
+    columns["when_ms"] = found["when"].cast("int64").to_pylist()
+    flat = found["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    columns["vector"] = [row.tobytes() for row in flat.astype("<f2").reshape(len(found), -1)] if len(found) else []
+    return [Kept(*values) for values in zip(*(columns[name] for name in Kept._fields), strict=True)]
+
+
+def between(after: int, up_to: int) -> str:
+    """Return the filter for what the log gave behind one index and up to another."""
+    return f"log_index > {after} AND log_index <= {up_to}"
 
 
 def in_scope(scope: Scope) -> str:

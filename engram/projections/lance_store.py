@@ -29,7 +29,7 @@ import numpy.typing as npt
 from engram.allocator import trim_memory
 from engram.errors import ConfigError
 from engram.projections import lance_rows
-from engram.projections.lance_rows import EmbeddedRow, Erasure, Frontier, Scope, Space
+from engram.projections.lance_rows import EmbeddedRow, Erasure, Frontier, Kept, Scope, Space, between
 
 TABLE = "memories"
 INDEXED = "session_id"
@@ -95,7 +95,7 @@ class LanceStore:
 
     def __init__(self, uri: str, *, model: str, dimension: int) -> None:
         self._uri = uri
-        self._space = Space(model, dimension)
+        self.space = Space(model, dimension)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engram-lance")
         self._lancedb: Any = None
         self._arrow: Any = None
@@ -138,6 +138,14 @@ class LanceStore:
     async def search(self, vector: npt.NDArray[np.float32], scope: Scope, k: int) -> list[LanceHit]:
         """Return the `k` chunks of `scope` nearest to `vector`, best first; exact, it compares every row."""
         return await self._run(self._search, vector, scope, k)
+
+    async def kept(self, after: int, up_to: int) -> list[Kept]:
+        """Return the rows that the log gave behind the index `after` and up to another; reads that column of all."""
+        return await self._run(lambda: lance_rows.kept(self._table.search().where(between(after, up_to)).to_arrow()))
+
+    async def look(self) -> str | None:
+        """Open the table that is there to read it, and change nothing; return why there is none to read, if so."""
+        return await self._run(self._look)
 
     async def count(self) -> int:
         """Return the number of rows."""
@@ -184,20 +192,37 @@ class LanceStore:
             return
         self._check(log_last_index)
 
+    def _look(self) -> str | None:
+        self._connect()
+        if TABLE not in self._connection.list_tables().tables:
+            return "it has no table yet"
+        self._table = self._connection.open_table(TABLE)
+        metadata = self._metadata()
+        if metadata.get("engram.format") != lance_rows.FORMAT:
+            return f"its table is of format {metadata.get('engram.format')}, not {lance_rows.FORMAT}"
+        made_for = Space(metadata["engram.model"], int(metadata["engram.dimension"]))
+        if made_for != self.space:
+            return f"its vectors are of {made_for.model}, {made_for.dimension} dimensions"
+        self.cursor = self._highest_index()
+        return None
+
+    def _metadata(self) -> dict[str, str]:
+        return {key.decode(): value.decode() for key, value in (self._table.schema.metadata or {}).items()}
+
     def _check(self, log_last_index: int) -> None:
-        metadata = {key.decode(): value.decode() for key, value in (self._table.schema.metadata or {}).items()}
+        metadata = self._metadata()
         if metadata.get("engram.format") != lance_rows.FORMAT:
             _log.warning("long-term store has another format, building it afresh")
             self._recreate()
             return
         model, dimension = metadata["engram.model"], int(metadata["engram.dimension"])
-        if (model, dimension) != self._space:
+        if (model, dimension) != self.space:
             if self._table.count_rows() == 0:  # made before anything was written, and nothing can be lost
                 self._recreate()
                 return
             raise ConfigError(
                 f"{self._uri} holds vectors of {model!r} with dimension {dimension}, but the embedder is "
-                f"{self._space.model!r} with dimension {self._space.dimension}: stop the node and run `engram "
+                f"{self.space.model!r} with dimension {self.space.dimension}: stop the node and run `engram "
                 "reembed`, or set the embedder back"
             )
         if self.cursor > log_last_index:
@@ -217,7 +242,7 @@ class LanceStore:
         self.cursor = 0
 
     def _create(self) -> None:
-        self._table = self._connection.create_table(TABLE, schema=lance_rows.schema(self._arrow, self._space))
+        self._table = self._connection.create_table(TABLE, schema=lance_rows.schema(self._arrow, self.space))
         self._swept = True
 
     def _recreate(self) -> None:
@@ -242,7 +267,7 @@ class LanceStore:
         return self._arrow.compute.max(column).as_py() or 0
 
     def _add(self, rows: Sequence[EmbeddedRow]) -> None:
-        fitting = [row for row in rows if self._space.holds(row)]
+        fitting = [row for row in rows if self.space.holds(row)]
         if fitting:
             self._replace(fitting)
             self._table.add(lance_rows.table(self._arrow, self._table.schema, fitting))

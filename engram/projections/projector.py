@@ -111,7 +111,8 @@ class Projector:
         if index <= self._store.applied_index:
             return
         reached = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._awaited, (index, next(self._tie_breaker), reached))
+        awaited = (index, next(self._tie_breaker), reached)
+        heapq.heappush(self._awaited, awaited)
         try:
             async with asyncio.timeout(timeout_s):
                 await reached
@@ -119,6 +120,10 @@ class Projector:
             raise NotReadyError(
                 f"entry {index} was not applied here within {timeout_s:g} s; entry {self._store.applied_index} was"
             ) from None
+        finally:
+            if reached.cancelled() and awaited in self._awaited:  # it may never be reached
+                self._awaited.remove(awaited)
+                heapq.heapify(self._awaited)
 
     async def _check_same_log(self) -> None:
         """Refuse a log that is not the one which the store was folded from.

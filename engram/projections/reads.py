@@ -1,16 +1,22 @@
 """What readers ask the primary store: every question is one hop into the thread of its read-only connection."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
-from engram.database import Database
+from engram.database import Connection, Database
 from engram.events import TENANT_DEFAULT
-from engram.projections import sqlite_reads
+from engram.projections import effects, sqlite_reads
+from engram.projections.ledger import Decoded
+from engram.projections.retention import Standing
 from engram.projections.rows import FactRow, MessageRow, PendingEmbedding, RecallBlob, RecallDelta, SessionRow
 from engram.projections.sqlite_reads import Conversation, Counts, EmbeddedRow, EmbeddingSpace
+from engram.projections.sqlite_standing import standing
 
 EVERY: int = -1
 """A limit that is none."""
+
+Answer = TypeVar("Answer")
 
 
 class PrimaryReads:
@@ -18,6 +24,10 @@ class PrimaryReads:
 
     def __init__(self, reader: Database) -> None:
         self._reader = reader
+
+    async def ask(self, question: Callable[[Connection], Answer]) -> Answer:
+        """Return the answer to a question of another module, which changes nothing."""
+        return await self._reader.run(question)
 
     async def session(self, session_id: str, tenant: str = TENANT_DEFAULT) -> SessionRow | None:
         """Return a session; None when it is unknown."""
@@ -69,9 +79,26 @@ class PrimaryReads:
             partial(sqlite_reads.conversation, tenant=tenant, session_id=session_id, limit=limit)
         )
 
+    async def core(self, session_id: str, tenant: str = TENANT_DEFAULT) -> list[FactRow] | None:
+        """Return the pinned facts in order of pinning; None when the session is unknown."""
+        known = await self.conversation(session_id, tenant, 0)
+        return None if known is None else known.facts
+
     async def timeline(self, session_key: int, *, after: int = 0, limit: int) -> list[int]:
         """Return the log indexes of the entries that had an effect on a session, from behind `after`."""
         return await self._reader.run(partial(sqlite_reads.timeline, session_key=session_key, after=after, limit=limit))
+
+    async def named(self, session_key: int, *, after: int = 0, limit: int) -> list[int]:
+        """Return the log indexes of the entries that are about a session, whether they had an effect or not."""
+        return await self._reader.run(partial(effects.named, session_key=session_key, after=after, limit=limit))
+
+    async def effective(self, entries: Sequence[Decoded]) -> list[list[bool]]:
+        """Return for each event of each entry whether it counts; see `effects`."""
+        return await self._reader.run(partial(effects.effective, entries=entries))
+
+    async def standing(self, entries: Sequence[Decoded]) -> Standing:
+        """Return what has become of entries, all of which must have been folded."""
+        return await self._reader.run(partial(standing, entries=entries))
 
     async def recall_delta(self, session_key: int, *, next_ordinal: int, vectors_index: int) -> RecallDelta:
         """Return messages from `next_ordinal` on, and vectors given at log indexes above `vectors_index`."""

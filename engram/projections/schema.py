@@ -10,7 +10,7 @@ Blanked rows cost a few bytes each; opening the file compacts it when there are 
 
 from typing import Final
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Raise it whenever a table or a fold changes what it means: files of another version are built afresh from the log."""
 
 APPLICATION_ID: Final = 0x656E6772  # "engr"
@@ -123,6 +123,13 @@ CREATE TABLE timeline (
   log_index INTEGER NOT NULL,
   PRIMARY KEY (session_key, log_index)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE stamps (
+  run INTEGER PRIMARY KEY,
+  log_index INTEGER NOT NULL,
+  at_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX stamps_by_time ON stamps (at_ms);
 
 CREATE TABLE traces (
   session_key INTEGER NOT NULL,

@@ -7,7 +7,7 @@ and built afresh, because nobody knows what of it has reached the disk.
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol, Self
@@ -15,10 +15,12 @@ from typing import Final, NamedTuple, Protocol, Self
 from engram.database import Connection, Database, Format, Setting, file_format, quick_check, stamp
 from engram.errors import CorruptionError, StorageError
 from engram.events import decode
-from engram.projections import digest, ledger, sqlite_reads, sqlite_writes
+from engram.projections import digest, ledger, sqlite_reads, sqlite_writes, stamps
 from engram.projections.erasures import Erasure
 from engram.projections.ledger import Decoded
+from engram.projections.lives import Life, View
 from engram.projections.reads import PrimaryReads
+from engram.projections.redis_keys import SessionName
 from engram.projections.rows import RecallBlob
 from engram.projections.schema import APPLICATION_ID, BLANKED_MAX, COMPACT, TABLES, VERSION
 from engram.projections.sqlite_load import load
@@ -75,6 +77,14 @@ class Applied(NamedTuple):
     erasures: int
     """How many erasures it asked for."""
     last_at_ms: int
+    touched: list[SessionName]
+    """Sessions that are not as they were before."""
+    robbed: list[SessionName]
+    """Those of them that lost something, or are gone."""
+
+
+Watcher = Callable[[Collection[SessionName], Collection[SessionName], int], None]
+"""Hears which sessions a batch touched, which of them it took something out of, and the batch's last index."""
 
 
 class PrimaryStore(PrimaryReads):
@@ -86,6 +96,7 @@ class PrimaryStore(PrimaryReads):
         self._applied_index, self._applied_term, self._last_at_ms = applied
         self.erasure_wanted = asyncio.Event()
         """Set when there is something new to erase; whoever erases clears it."""
+        self._watcher: Watcher | None = None
 
     @classmethod
     async def open(cls, path: Path, *, boot_id: str | None = None) -> Self:
@@ -148,6 +159,10 @@ class PrimaryStore(PrimaryReads):
         """The latest stamp of any event so far: new ones must not be before it."""
         return self._last_at_ms
 
+    def watch(self, watcher: Watcher) -> None:
+        """Let `watcher` hear of every batch, before anybody is told that it was applied."""
+        self._watcher = watcher
+
     async def apply(self, entries: Sequence[LogEntry]) -> list[list[Verdict]]:
         """Fold a batch of consecutive entries behind the applied index, in one transaction.
 
@@ -157,6 +172,8 @@ class PrimaryStore(PrimaryReads):
         """
         assert entries[0].index > self._applied_index, "entries are folded once"
         applied = await self._writer.transact(partial(_apply, entries=entries))
+        if self._watcher is not None:
+            self._watcher(applied.touched, applied.robbed, entries[-1].index)
         self._applied_index, self._applied_term = entries[-1].index, entries[-1].term
         self._last_at_ms = applied.last_at_ms
         if applied.erasures:
@@ -272,9 +289,21 @@ def _applied(connection: Connection) -> tuple[int, int, int]:
 def _apply(connection: Connection, entries: Sequence[LogEntry]) -> Applied:
     decoded = [_decode(entry) for entry in entries]
     view = load(connection, ledger.needs(decoded))
+    stamps.write(connection, stamps.marks(decoded, view.last_at_ms))
     verdicts = ledger.fold(view, decoded)
     sqlite_writes.write(connection, view, applied_index=entries[-1].index, applied_term=entries[-1].term)
-    return Applied(verdicts, len(view.erasures), view.last_at_ms)
+    return Applied(verdicts, len(view.erasures), view.last_at_ms, *_touched(view))
+
+
+def _touched(view: View) -> tuple[list[SessionName], list[SessionName]]:
+    """Return the sessions that a batch touched, and those of them that it took something out of."""
+    lives = list(view.written())
+    robbed = [*view.ended, *(life for life in lives if life.gone_messages or life.gone_facts)]
+    return [_name(life) for life in (*view.ended, *lives)], [_name(life) for life in robbed]
+
+
+def _name(life: Life) -> SessionName:
+    return SessionName(life.tenant, life.session_id)
 
 
 def _decode(entry: LogEntry) -> Decoded:

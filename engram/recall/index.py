@@ -124,6 +124,11 @@ class SessionIndex:
         )
 
     @property
+    def chunks(self) -> Chunks:
+        """The vectors; not to be written to, and stale after the next fold."""
+        return self._vectors.chunks
+
+    @property
     def next_ordinal(self) -> int:
         """One more than the last row's ordinal; earlier messages are not folded again."""
         return int(self._ordinals.array[-1]) + 1 if len(self) else 0

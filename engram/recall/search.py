@@ -11,9 +11,11 @@ import numpy.typing as npt
 
 from engram.clock import Clock, SystemClock
 from engram.inference.embedder import EmbedderError, LocalEmbedder, RemoteEmbedder
+from engram.projections.past import Cut
 from engram.projections.rows import MessageRow, SessionRow
 from engram.recall import freshness
 from engram.recall.index import SessionIndex
+from engram.recall.past_index import as_it_was
 from engram.recall.rank import Ranked, rank, understand
 
 QUERY_EMBEDDING_S = 2.0
@@ -24,6 +26,8 @@ QUERY_CACHE_MAX = 256
 
 QUERY_CHARS_MAX = 8000
 """Of a longer query a remote embedder gets the beginning: no model reads more than 8191 tokens."""
+
+NO_CUTS: Mapping[int, Cut] = {}
 
 Vector = npt.NDArray[np.float32]
 
@@ -98,11 +102,12 @@ class Searcher:
         top_k: int,
         now_ms: int | None,
         min_score: float | None = None,
+        cuts: Mapping[int, Cut] = NO_CUTS,
     ) -> SearchResult:
         """Return the best `top_k` messages of the sessions in `scope`, by statistics of all of them together.
 
         Everything that the rows say has happened is seen. Times in the query are relative to `now_ms`; None: to the
-        scope's latest message. Hits below `min_score` are left out.
+        scope's latest message. Hits below `min_score` are left out. `cuts` leave less of a session, by its key.
         """
         sessions = sorted(scope, key=lambda session: session.session_key)
         async with asyncio.TaskGroup() as group:
@@ -110,7 +115,9 @@ class Searcher:
             with self._timed("load"):
                 cached = [await self.indexes.current(session) for session in sessions]
         vector = None if embedding is None else embedding.result()
-        indexes = [entry.index for entry in cached]
+        indexes = [
+            (entry.index, cuts.get(session.session_key)) for session, entry in zip(sessions, cached, strict=True)
+        ]
         with self._timed("rank"):
             ranked = await self.indexes.run(_ranked, indexes, query, now_ms, self._vector_of(query, vector), top_k)
         if min_score is not None:
@@ -177,12 +184,13 @@ class _QueryVectors:
 
 
 def _ranked(
-    indexes: Sequence[SessionIndex],
+    whole: Sequence[tuple[SessionIndex, Cut | None]],
     query: str,
     now_ms: int | None,
     vector_of: Callable[[Mapping[str, float]], Vector | None],
     top_k: int,
 ) -> list[Ranked]:
+    indexes = [index if cut is None else as_it_was(index, cut) for index, cut in whole]
     if now_ms is None:
         now_ms = max((int(index.rows.whens_ms.max()) for index in indexes if len(index)), default=0)
     return rank(indexes, understand(query, now_ms), vector_of, top_k)

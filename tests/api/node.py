@@ -10,14 +10,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from engram.api.app import Application, build
 from engram.api.ingest import Ingest
+from engram.api.open_streams import OpenStreams
 from engram.api.services import Dependency, Services
 from engram.events import Event, decode
 from engram.log.position import Position
 from engram.metrics import Metrics
+from engram.moving.backup_format import Head
+from engram.moving.copying import Copier
 from engram.projections.eraser import Eraser
 from engram.projections.projector import Projector
 from engram.projections.sqlite_store import PrimaryStore
+from engram.recall.lookback import Lookback
 from engram.recall.reader import ContextReader
 from engram.recall.search import Searcher
 from engram.recorder import Recorder
@@ -84,6 +89,7 @@ class ListLog:
     def __init__(self) -> None:
         self.held: list[Entry] = []
         self.refuse_with: Exception | None = None
+        self.rewrites = 0
         self._grown = asyncio.Event()
 
     def propose(self, data: bytes) -> Position:
@@ -109,7 +115,12 @@ class ListLog:
     async def read(self, after: int, limit: int) -> Sequence[Entry]:
         return self.held[after : after + limit]
 
+    @property
+    def applied_index(self) -> int:
+        return len(self.held)
+
     async def rewrite(self, payloads: Mapping[int, bytes]) -> None:
+        self.rewrites += 1
         for index, data in payloads.items():
             self.held[index - 1] = replace(self.held[index - 1], data=data)
 
@@ -129,6 +140,7 @@ class Node:
         self.dependencies = [Dependency("log", ready=True, detail="index 0")]
         self.cluster: FakeCluster | None = None
         self.floor_index = 0
+        self.streams = OpenStreams(look_s=0.02)
         self.may_erase = asyncio.Event()
         """Set: erasures are done at once."""
         self.may_erase.set()
@@ -148,10 +160,17 @@ class Node:
     async def readiness(self) -> Sequence[Dependency]:
         return self.dependencies
 
+    def copy_head(self) -> Head:
+        return Head(engram="0", created_at_ms=NOW_MS, store_id="a-store", cluster_id="", node_id=1)
+
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.projector.run())
             tasks.create_task(self.eraser.run())
+
+    def application(self) -> Application:
+        """Return the application as the node is set up now."""
+        return build(self.services())
 
     def services(self) -> Services:
         """Return what the application is built on."""
@@ -160,10 +179,13 @@ class Node:
         ids = itertools.count(1)
         return Services(
             recorder=Recorder(self.log, self.projector, clock, last_at_ms=lambda: 0, timeout_s=5),
+            log=self.log,
             reads=self.store,
+            core=self.store,
             applied=self.projector,
             erased=self,
             searches=self.searcher,
+            lookback=Lookback(self.store, self.log, self.searcher, Words(), model=Letters.model, short_term_count=20),
             contexts=ContextReader(self.store, self.searcher, Words(), short_term_count=20),
             ingest=Ingest(embedder=Letters(), tokens=Words(), clock=clock, metrics=metrics),
             clock=clock,
@@ -172,6 +194,8 @@ class Node:
             readiness=self.readiness,
             version="0",
             cluster=self.cluster,
+            streams=self.streams,
+            copier=Copier(self.log, self.store, self, self.copy_head),
             floor_index=self.floor_index,
             wait_s=0.2,
             body_deadline_s=0.3,

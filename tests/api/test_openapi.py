@@ -56,7 +56,7 @@ async def test_every_route_the_document_names_is_served(http: ClientSession, doc
         target = path.format(session_id="s1", message_id="m1", fact_id="f1", asset="engram.js")
         for method in methods:
             answer = await http.request(method, target)
-            text = await answer.text()
+            text = await answer.text(errors="replace")  # a backup is no text
             assert answer.status != 405
             assert '"code":"not_found"' not in text
 
@@ -140,7 +140,7 @@ async def test_answers_fit_their_schemas(cluster: FakeCluster, http: ClientSessi
             target = route.path.format(session_id="s1", message_id="m1", fact_id="f1")
             answers[route.method, route.path] = await (await http.get(target)).json()
 
-    assert len(answers) == 15
+    assert len(answers) == 18
     for (method, path), answer in answers.items():
         good = document["paths"][path][method.lower()]["responses"]["200"]["content"]["application/json"]["schema"]
         jsonschema_rs.validate({**good, "components": document["components"]}, answer)

@@ -61,7 +61,7 @@ def test_all_is_the_default(folder: DataFolder, run: Run, argv: list[str]) -> No
     result = run(*argv)
 
     assert result.code == 0
-    assert run("check").code == 0
+    assert run("verify").code == 0
     assert len(asyncio.run(stored_ids(folder.lance_path))) == 3
 
 

@@ -38,7 +38,7 @@ def test_every_message_gets_vectors_of_the_model_that_is_set(folder: DataFolder,
     assert "7 messages embedded, 0 refused" in result.err
     assert asyncio.run(space(folder)) == ("wordllama-l2-supercat-256", 256, 0)
     assert len(asyncio.run(stored_ids(folder.lance_path))) == 7
-    assert run("check").code == 0
+    assert run("verify").code == 0
 
 
 def test_doing_it_again_embeds_nothing(folder: DataFolder, run: Run) -> None:

@@ -14,8 +14,6 @@ EXAMPLE = PROJECT / ".env.example"
 ONE, CLUSTER = PROJECT / "docker-compose.yml", PROJECT / "docker-compose.cluster.yml"
 COMPOSE_FILES = [pytest.param(ONE, id="one"), pytest.param(CLUSTER, id="cluster")]
 
-REDIS_UNUSED = "REDIS_URL is set: this version serves short-term memory from its embedded store; Redis is not used"
-
 
 def variables(path: Path) -> dict[str, str]:
     """Return the names that a compose file takes from outside, with their defaults."""
@@ -51,7 +49,7 @@ class TestExample:
         config = Config.from_env({}, file)
 
         assert config.peers == {2: "127.0.0.1:9002", 3: "127.0.0.1:9003"}
-        assert config.warnings == (REDIS_UNUSED,)
+        assert config.warnings == ()
 
     def test_it_says_each_name_once(self) -> None:
         names = [name for name, _ in examples()]
@@ -84,7 +82,7 @@ class TestCompose:
         config = Config.from_env(environment(ONE, "engram", {}))
 
         assert config.node_id is None
-        assert config.warnings == (REDIS_UNUSED,)
+        assert config.warnings == ()
 
     def test_the_nodes_know_one_another_by_what_each_announces(self) -> None:
         nodes = {number: Config.from_env(environment(CLUSTER, f"node-{number}", {})) for number in (1, 2, 3)}
@@ -93,7 +91,7 @@ class TestCompose:
         for number, node in nodes.items():
             assert node.node_id == number
             assert {**node.peers, number: node.raft_address} == announced
-            assert node.warnings == (REDIS_UNUSED,)
+            assert node.warnings == ()
 
     def test_redirects_lead_to_the_ports_that_are_published(self) -> None:
         given = {"HTTP_PORT_2": "8081", "ADVERTISE_HOST": "memory.example"}

@@ -11,23 +11,11 @@ from typing import Any
 
 import pytest
 
+from tests.drills.subjects import MESSAGES, Subject, places
 from tests.server_process import ServerProcess
 
-MESSAGES = 40
 LONG_TERM_S_MAX = 25.0
 """The long-term store follows at its own pace: a second for rows, less than one for an erasure."""
-
-
-class Subject:
-    """What one person said, all of it recognizable by one word that nobody else has."""
-
-    def __init__(self, session_id: str, chance: random.Random) -> None:
-        self.session_id = session_id
-        # A word without repeats: it stays as it is in a file, also where texts are compressed.
-        self.marker = f"{chance.getrandbits(128):032x}"
-
-    def message(self, number: int) -> dict[str, Any]:
-        return {"id": f"m{number}", "role": "user", "content": f"{self.marker} said number {number}"}
 
 
 class Node:
@@ -71,14 +59,7 @@ class Node:
 
     def places(self, marker: str) -> set[str]:
         """Return the folders and files, relative to the data folder's top, that hold `marker`."""
-        found = set()
-        for path in self.data.rglob("*"):
-            try:
-                if path.is_file() and marker.encode() in path.read_bytes():
-                    found.add(path.relative_to(self.data).parts[0])
-            except FileNotFoundError:  # LanceDB has just removed it
-                continue
-        return found
+        return places(self.data, marker)
 
     def wait_for_long_term(self, marker: str, *, is_there: bool) -> None:
         """Wait until the long-term store's files hold `marker`, or do not."""
