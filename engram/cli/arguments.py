@@ -35,7 +35,7 @@ def parser(version: str) -> argparse.ArgumentParser:
     commands.add_parser("reembed", help="give every message vectors of the model that is set now; may be repeated")
     rebuild = commands.add_parser("rebuild", help="drop read models and build them again from the log")
     rebuild.add_argument(
-        "target", nargs="?", choices=("projections", "lancedb", "all"), default="all", help="default: all"
+        "target", nargs="?", choices=("projections", "lancedb", "redis", "all"), default="all", help="default: all"
     )
     return top
 

@@ -10,6 +10,8 @@ from engram.projections.lance_store import LanceStore
 from tests.cli.conftest import Run
 from tests.cli.data_folder import DataFolder, conversation, deletion
 from tests.projections.embedded import LOG_END
+from tests.projections.redis_scene import needs_redis
+from tests.redis_server import RedisServer
 
 
 async def stored_ids(path: Path, model: str = MODEL, dimension: int = DIMENSION) -> list[str]:
@@ -51,6 +53,50 @@ def test_lancedb_is_rebuilt_from_projections_that_were_behind(folder: DataFolder
     run("rebuild", "lancedb")
 
     assert len(asyncio.run(stored_ids(folder.lance_path))) == 5
+
+
+@needs_redis
+def test_redis_holds_what_is_in_the_projections_again(
+    folder: DataFolder, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_port: int
+) -> None:
+    asyncio.run(folder.write(conversation(messages=5)))
+    with RedisServer(tmp_path / "redis", free_port) as server:
+        monkeypatch.setenv("REDIS_URL", server.url)
+
+        rebuilt, sound = run("rebuild", "redis"), run("verify")
+        with server.client() as client:
+            client.lset("engram:1:default:s1:messages", 0, "tea")
+        damaged = run("verify")
+
+    assert rebuilt.code == 0
+    assert "Redis holds the latest 5 messages" in rebuilt.err
+    assert sound.code == 0
+    assert damaged.code == 1
+    assert "redis: session 's1', entry 7: what is stored cannot be read" in damaged.err
+    assert "run `engram rebuild redis`" in damaged.err
+
+
+@needs_redis
+def test_a_redis_that_is_away_fails_its_rebuild(
+    folder: DataFolder, run: Run, monkeypatch: pytest.MonkeyPatch, free_port: int
+) -> None:
+    asyncio.run(folder.write(conversation()))
+    monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{free_port}")
+
+    result = run("rebuild", "redis")
+
+    assert result.code == 1
+    assert "Redis: " in result.err
+    assert "Traceback" not in result.err
+
+
+def test_there_is_no_redis_to_rebuild_where_none_is_set(folder: DataFolder, run: Run) -> None:
+    asyncio.run(folder.write(conversation()))
+
+    result = run("rebuild", "redis")
+
+    assert result.code == 2
+    assert "REDIS_URL is not set" in result.err
 
 
 @pytest.mark.parametrize("argv", [["rebuild"], ["rebuild", "all"]])
