@@ -129,7 +129,7 @@ crash: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.crash.crash --rounds $(ROUNDS) $(ARGS)
 
 drill-forgetting: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest --timeout=0 tests/drills/test_forgetting.py $(ARGS)
+	THOROUGH=1 $(BIN)/python -m pytest --timeout=0 tests/drills $(ARGS)
 
 drill-projections: ROUNDS = 30
 drill-projections: $(VENV)/dev.stamp
