@@ -237,5 +237,6 @@ def _value(client: redis.Redis, key: bytes) -> Any:
 
 
 def _text(value: bytes | str | None) -> str:
-    assert isinstance(value, bytes), "answers are not decoded"
-    return value.decode(errors="replace")
+    """Return a value as text; nothing of a key that went while it was asked for."""
+    assert not isinstance(value, str), "answers are not decoded"
+    return "" if value is None else value.decode(errors="replace")
