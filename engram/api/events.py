@@ -12,11 +12,12 @@ from engram.api.calls import Call
 from engram.api.cursors import read_cursor, write_cursor
 from engram.api.event_views import EventHistory, EventPage, Happened, Place, view_event
 from engram.api.replies import Reply, say
-from engram.api.services import LogEntry, Services
+from engram.api.services import Services
 from engram.api.sessions import find_session
 from engram.errors import NotReadyError
 from engram.events import decode
 from engram.projections.ledger import Decoded
+from engram.projections.past import LogEntry
 from engram.projections.slots import ENTRY_BITS, first_slot, log_index_of
 from engram.projections.sqlite_store import NORMAL
 

@@ -13,6 +13,7 @@ from engram.metrics import Metrics
 from engram.moving.copying import Copier
 from engram.projections.erasures import Erasure
 from engram.projections.ledger import Decoded
+from engram.projections.past import Log
 from engram.projections.rows import FactRow, MessageRow, SessionRow
 from engram.recall.lookback import Lookback
 from engram.recall.reader import ContextReader
@@ -61,29 +62,6 @@ class Reads(Protocol):
 
     async def erasures(self, *, limit: int, log_is_clean: bool) -> list[Erasure]:
         """Return what is still to be erased of the log, or behind it."""
-
-
-class LogEntry(Protocol):
-    """The part of a log entry that is shown."""
-
-    @property
-    def index(self) -> int:
-        """Where it stands."""
-
-    @property
-    def kind(self) -> int:
-        """0 when `data` holds events."""
-
-    @property
-    def data(self) -> bytes:
-        """Events, or nothing when they were erased."""
-
-
-class Log(Protocol):
-    """The part of the replicated log that the handlers read."""
-
-    async def read(self, after: int, limit: int) -> Sequence[LogEntry]:
-        """Return the first `limit` committed entries behind the index `after`, or fewer, but one if there is one."""
 
 
 class Core(Protocol):

@@ -16,16 +16,15 @@ from engram.cli.stopped import commit_index, fold, open_log, sqlite_files
 from engram.clock import SystemClock
 from engram.config import Config
 from engram.errors import CorruptionError
+from engram.foundation import open_redis_of
 from engram.log.sqlite import SqliteLog
 from engram.node import make_embedder
 from engram.projections import lance_comparison, redis_comparison
 from engram.projections.comparison import Difference, check_file, compare
 from engram.projections.lance_store import LanceError, LanceStore
-from engram.projections.redis_projection import open_redis
 from engram.projections.redis_store import RedisFailedError
 from engram.projections.sqlite_slices import count_rows
 from engram.projections.sqlite_store import PrimaryStore
-from engram.recall.reader import LOOK_BACK_MESSAGES
 
 SCRATCH_PREFIX = ".verify-"
 """A folder beside the read models: they can be larger than a temporary file system."""
@@ -124,10 +123,9 @@ async def _compare_lancedb(config: Config, stored: PrimaryStore, progress: Progr
 
 async def _compare_redis(config: Config, log: SqliteLog, stored: PrimaryStore, progress: Progress) -> list[str]:
     """Compare Redis, where one is used; what it was not fed yet is no fault."""
-    if config.redis_url is None:
+    redis = open_redis_of(config)
+    if redis is None:
         return []
-    window = config.short_term_count + LOOK_BACK_MESSAGES
-    redis = open_redis(config.redis_url, node_id=config.node_id, window=window)
     try:
         with progress.step("comparing Redis", (await stored.counts()).sessions) as advance:
             found = redis_comparison.differences(redis, stored, log_store=log.state.store_id, progress=advance)

@@ -142,14 +142,7 @@ def _session(wanted: ShortTerm, header: Header) -> Iterator[Difference]:
 def _messages(wanted: ShortTerm, stored: Sequence[MessageRow]) -> Iterator[Difference]:
     there = {row.message_id: row for row in stored}
     for row in wanted.recent:
-        found = there.pop(row.message_id, None)
-        subject = f"message {row.message_id!r}"
-        if found is None:
-            yield Difference(wanted.name, subject, row.log_index, "it is not in Redis")
-        elif found != row:
-            yield Difference(
-                wanted.name, subject, row.log_index, f"stored {_differing(row._fields, found, row)} differs"
-            )
+        yield from _row(wanted, f"message {row.message_id!r}", there.pop(row.message_id, None), row)
     oldest = wanted.recent[0].ordinal if wanted.recent else None
     for row in there.values():
         if oldest is None or row.ordinal >= oldest:  # a list that was added to may reach further back
@@ -161,18 +154,20 @@ def _messages(wanted: ShortTerm, stored: Sequence[MessageRow]) -> Iterator[Diffe
 def _facts(wanted: ShortTerm, stored: Sequence[FactRow]) -> Iterator[Difference]:
     there = {row.fact_id: row for row in stored}
     for row in wanted.facts:
-        found = there.pop(row.fact_id, None)
-        subject = f"fact {row.fact_id!r}"
-        if found is None:
-            yield Difference(wanted.name, subject, row.log_index, "it is not in Redis")
-        elif found != row:
-            yield Difference(
-                wanted.name, subject, row.log_index, f"stored {_differing(row._fields, found, row)} differs"
-            )
+        yield from _row(wanted, f"fact {row.fact_id!r}", there.pop(row.fact_id, None), row)
     for fact_id in there:
         yield Difference(wanted.name, f"fact {fact_id!r}", 0, "it is in Redis, but not in the primary store")
     if [row.fact_id for row in stored] != [row.fact_id for row in wanted.facts]:
         yield Difference(wanted.name, "session", wanted.session.updated_index, "the facts are in another order")
+
+
+def _row(
+    wanted: ShortTerm, subject: str, found: MessageRow | FactRow | None, row: MessageRow | FactRow
+) -> Iterator[Difference]:
+    if found is None:
+        yield Difference(wanted.name, subject, row.log_index, "it is not in Redis")
+    elif found != row:
+        yield Difference(wanted.name, subject, row.log_index, f"stored {_differing(row._fields, found, row)} differs")
 
 
 def _differing(fields: Sequence[str], one: Sequence[object], other: Sequence[object]) -> str:
