@@ -127,6 +127,7 @@ async def _round(scene: Scene, number: int, names: tuple[str, ...], spans: list[
                 await scene.write_on(*APART_S)
         redis_serves_s = await scene.wait_redis_serves()
         await scene.write_on(*AFTER_S)
+    await scene.wait_clients_went_on(acknowledged, from_s)
     spans.append(_Span(names, from_s, perf_counter()))
     asked = scene.clients.asked(from_s, spans[-1].to_s)
     return Round(

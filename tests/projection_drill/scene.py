@@ -186,6 +186,19 @@ class Scene:
         await wait_until(self._redis_serves, "Redis serves readers again", within_s=SETTLED_S_MAX, every_s=POLL_S)
         return perf_counter() - begun_s
 
+    async def wait_clients_went_on(self, acknowledged: int, from_s: float) -> None:
+        """Wait until more messages than these are acknowledged, and a read was answered since then.
+
+        Raises:
+            NeverError: It does not get there.
+        """
+
+        async def went_on() -> bool:
+            is_read = any(one.kind == "read" for one in self.clients.asked(from_s, perf_counter()))
+            return is_read and self.clients.acknowledged > acknowledged
+
+        await wait_until(went_on, "clients write and read again", within_s=SETTLED_S_MAX, every_s=POLL_S)
+
     async def _redis_serves(self) -> bool:
         ready = await ask_json(self.node.port, "/ready")
         return ready is not None and any(one["name"] == "redis" and one["ready"] for one in ready["dependencies"])
