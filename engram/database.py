@@ -5,6 +5,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from functools import lru_cache
 from itertools import chain, repeat
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import aiosqlite
 
+from engram import disk
 from engram.errors import CorruptionError, FatalError, StorageError
 
 Connection = sqlite3.Connection
@@ -42,10 +44,11 @@ STATEMENTS_MAX = 256
 _ROW = re.compile(r"VALUES (\([?, 0]+\))")
 """A row of parameters and zeros."""
 
-_COPY_BYTES = 1024 * 1024
-
 _MISSING = ("no such column", "no such table")
 """What SQLite says when the stored text of a table was damaged: every statement of ours fits the tables that we make."""
+
+_DAMAGED = ("unsupported file format", "Could not decode to UTF-8")
+"""What it, and Python's driver, say of bytes that nobody has written; the code is that of any error, or none."""
 
 _PRIMARY_CODE = 0xFF
 """The lower byte of SQLite's extended result codes."""
@@ -82,11 +85,18 @@ class Database(aiosqlite.Connection):
 
     @classmethod
     async def open(
-        cls, path: Path, settings: Iterable[Setting], *, busy_timeout_s: float = 0, read_only: bool = False
+        cls,
+        path: Path,
+        settings: Iterable[Setting],
+        *,
+        busy_timeout_s: float = 0,
+        read_only: bool = False,
+        before: Callable[[], None] = lambda: None,
     ) -> Self:
         """Open `path` with `settings`, applied in order and read back; create it unless `read_only`.
 
         A new file's name is durable when this returns. A read-only connection changes no table; the file must exist.
+        `before` is called in the connection's thread before SQLite reads anything, and may raise.
 
         Raises:
             StorageError: Another process has it locked, the disk failed, or SQLite did not accept a setting.
@@ -95,6 +105,7 @@ class Database(aiosqlite.Connection):
         wanted = tuple(settings)
 
         def connect() -> Connection:
+            before()
             try:
                 return _connect(path, wanted, busy_timeout_s, read_only=read_only)
             except sqlite3.Error as error:
@@ -126,8 +137,12 @@ class Database(aiosqlite.Connection):
             raise self._failure
         return await self._execute(function, self._connection)
 
-    async def transact(self, function: Callable[[Connection], Result]) -> Result:
+    async def transact(
+        self, function: Callable[[Connection], Result], *, after: Callable[[], None] = lambda: None
+    ) -> Result:
         """Run `function` in one transaction, in one hop: durable as the settings say, or without effect.
+
+        `after` is called when that is durable, in the same hop.
 
         Raises:
             StorageError, CorruptionError: As in `run`; nothing of it was committed, unless the disk lies.
@@ -142,6 +157,7 @@ class Database(aiosqlite.Connection):
                 if connection.in_transaction:  # SQLite has rolled back by itself after some errors
                     connection.execute("ROLLBACK")
                 raise
+            after()
             return result
 
         return await self.run(transaction)
@@ -170,7 +186,7 @@ class Database(aiosqlite.Connection):
         Raises:
             StorageError: The disk failed.
         """
-        await self.run(lambda _: _write_anew(_wal(self.path)))
+        await self.run(lambda _: disk.write_anew(wal_of(self.path)))
 
     def stop(self) -> asyncio.Future[Any] | None:
         """Stop the thread once the calls that wait have run. Prefer `close`."""
@@ -198,7 +214,50 @@ async def rename_durably(path: Path, wanted: Path) -> None:
     Raises:
         StorageError: The disk failed.
     """
-    await asyncio.to_thread(_rename, path, wanted)
+    await asyncio.to_thread(disk.move_durably, path, wanted)
+
+
+def wal_of(path: Path) -> Path:
+    """Return the name of the write-ahead log of the file at `path`."""
+    return path.with_name(path.name + "-wal")
+
+
+def recovered_frames(connection: Connection) -> int:
+    """Return how many frames of the write-ahead log SQLite has read, all of which are copied into the file by this."""
+    (_, frames, _) = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    return max(int(frames), 0)
+
+
+def close_leaving_wal(connection: Connection, path: Path) -> None:
+    """Close a connection that alone has the file at `path`, without the write-ahead log being removed.
+
+    Raises:
+        StorageError: The disk failed.
+    """
+    wal = wal_of(path)
+    aside = wal.with_name(wal.name + ".kept")  # SQLite removes it by its name, after it has copied what it knows of it
+    disk.move(wal, aside)
+    try:
+        connection.close()
+    finally:
+        disk.move(aside, wal)
+
+
+def look_into(path: Path, function: Callable[[Connection], Result]) -> Result | None:
+    """Return what `function` finds in the file at `path`, of which nothing is changed; None if it cannot be read.
+
+    Raises:
+        StorageError: Another process has it locked.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=0, uri=True)) as connection:
+            return function(connection)
+    except CorruptionError:
+        return None
+    except sqlite3.Error as error:
+        if _is_locked(error):
+            raise _translated(path, error) from error
+        return None
 
 
 def file_format(connection: Connection) -> Format:
@@ -294,7 +353,7 @@ def _connect(path: Path, settings: Iterable[Setting], busy_timeout_s: float, *, 
             _apply(connection, setting)
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # a lock or a foreign file shows here
         if is_new:
-            _sync_named(path.parent)
+            disk.sync(path.parent)
     except BaseException:
         connection.close()
         raise
@@ -310,61 +369,9 @@ def _apply(connection: Connection, setting: Setting) -> None:
 
 
 def _sync_wal(path: Path) -> None:
-    """Make it durable that the write-ahead log is empty: SQLite does not, and a power cut would bring old pages back.
-
-    Raises:
-        StorageError: The disk failed.
-    """
-    if (wal := _wal(path)).exists():
-        _sync_named(wal)
-
-
-def _sync_named(path: Path) -> None:
-    try:
-        _sync(path)
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror}") from error
-
-
-def _rename(path: Path, wanted: Path) -> None:
-    try:
-        _sync(path)
-        path.replace(wanted)
-        _sync(wanted.parent)
-    except OSError as error:
-        raise StorageError(f"{wanted}: {error.strerror}") from error
-
-
-def _wal(path: Path) -> Path:
-    return path.with_name(path.name + "-wal")
-
-
-def _write_anew(path: Path) -> None:
-    """Write what a file holds over itself, and sync it; nothing where there is none.
-
-    Raises:
-        StorageError: The disk failed.
-    """
-    try:
-        with path.open("r+b") as file:
-            while data := file.read(_COPY_BYTES):
-                file.seek(-len(data), os.SEEK_CUR)
-                file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # noqa: TID251  as in _sync
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror}") from error
-
-
-def _sync(path: Path) -> None:
-    """Make a file, or the names of the files in a folder, durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)  # noqa: TID251  the one place, in the connection's own thread
-    finally:
-        os.close(descriptor)
+    """Make it durable that the write-ahead log is empty: SQLite does not, and a power cut would bring old pages back."""
+    if (wal := wal_of(path)).exists():
+        disk.sync(wal)
 
 
 def _is_locked(error: sqlite3.Error) -> bool:
@@ -379,6 +386,8 @@ def _translated(path: Path, error: sqlite3.Error) -> Exception:
         return StorageError(f"{path} is locked: another engram uses this data folder")
     if code in _CORRUPTION_CODES:
         return CorruptionError(f"{path}: {error} ({name})")
+    if str(error).startswith(_DAMAGED):
+        return CorruptionError(f"{path}: {error}")
     if str(error).startswith(_MISSING):
         return CorruptionError(f"{path}: {error}: its tables are not as they were made")
     if code in _STORAGE_CODES:

@@ -1,7 +1,7 @@
 """The log on disk: one SQLite file, its live part mirrored in memory for Raft, one fsync for each batch of appends."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,11 +12,14 @@ from engram.errors import ConfigError, CorruptionError, StorageError
 from engram.log import opening, rows, staging
 from engram.log.changes import Append, Plan, continuing, founded, installed, planned
 from engram.log.consensus.types import ConfState, Entry, HardState, Snapshot, SnapshotMeta
+from engram.log.ending import Recovery
+from engram.log.mark import Marker
 from engram.log.members import Book, encode_book
 from engram.log.opening import Opened
 from engram.log.rows import Problem, State
 from engram.log.staging import Staged
 from engram.log.storage import fitting
+from engram.log.wal import Ending
 
 T = TypeVar("T")
 
@@ -52,8 +55,9 @@ class SqliteLog:
     After an error of the disk every call fails with it: the process must open the file again.
     """
 
-    def __init__(self, database: Database, opened: Opened) -> None:
+    def __init__(self, database: Database, opened: Opened, marker: Marker | None) -> None:
         self._database = database
+        self._marker = marker
         self._state, self._window, self._staged = opened
         self.rewrites = 0
         """How often payloads were replaced; counted before any of them is."""
@@ -77,8 +81,8 @@ class SqliteLog:
         Without `members` the node is its own cluster; with an empty `ConfState` it waits to become part of one. Each
         opening has a boot epoch of its own, which is durable when this returns.
 
-        A log opened `read_only` is not checked, so that `verify` can say all that is wrong with it; it cannot be
-        opened while a node runs.
+        Of a log opened `read_only` only the end is checked, so that `verify` can say all that is wrong with it; it
+        cannot be opened while a node runs.
 
         Raises:
             CorruptionError: Anything is not as it was written: the message names the file and the entry.
@@ -86,15 +90,21 @@ class SqliteLog:
             StorageError: Another process has it open, or the disk failed.
         """
         settings = READ_ONLY_SETTINGS if read_only else SETTINGS
-        database = await Database.open(path, settings, read_only=read_only)
+        recovery = Recovery(path)
+        database = await Database.open(path, settings, read_only=read_only, before=recovery.foresee)
         try:
             if read_only:
-                return cls(database, await _named(database, database.run(opening.look)))
+                return cls(database, await _named(database, database.run(opening.look)), None)
             voters = ConfState(voters=(node_id,)) if members is None else members
             new = State(store_id=store_id, node_id=node_id, base_members=voters)
             boot = partial(opening.boot, new=new, window_bytes_max=window_bytes_max)
             await database.settle_wal()
-            return cls(database, await _named(database, database.run(boot)))
+            await database.run(recovery.agree)
+            if recovery.ending.starts_over:
+                await database.truncate_wal()
+            opened = await _named(database, database.run(boot))
+            marker = await database.run(partial(_marked, path=path, ending=recovery.ending, state=opened.state))
+            return cls(database, opened, marker)
         except BaseException:
             await database.close()
             raise
@@ -148,7 +158,7 @@ class SqliteLog:
         """
         async with self._changing:
             plan = planned(self._state, appends)
-            await self._database.transact(partial(_carry_out, plan=plan))
+            await self._change(partial(_carry_out, plan=plan), plan.state)
             self._window.append(plan.entries)
             self._state = plan.state
 
@@ -160,7 +170,7 @@ class SqliteLog:
         """
         async with self._changing:
             plan = founded(self._state, cluster_id, members, book)
-            await self._database.transact(partial(_carry_out, plan=plan))
+            await self._change(partial(_carry_out, plan=plan), plan.state)
             # Nobody is to be sent entry 1 by itself: it would be taken for a change of a membership that is there.
             self._window.restart(plan.state.base_index, plan.state.base_term)
             self._state = plan.state
@@ -222,7 +232,7 @@ class SqliteLog:
             if not added:
                 return
             anew = reached == self._state.commit
-            await self._database.transact(partial(staging.add, entries=added, anew=anew))
+            await self._change(partial(staging.add, entries=added, anew=anew), self._state)
             self._staged = Staged(added[0].index if anew else self._staged.first, added[-1].index)
 
     async def install(self, snapshot: Snapshot, hard_state: HardState) -> None:
@@ -239,7 +249,7 @@ class SqliteLog:
         async with self._changing:
             state = installed(self._state, snapshot, hard_state)
             change = partial(staging.install, commit=self._state.commit, installed=state)
-            await _named(self._database, self._database.transact(change))
+            await _named(self._database, self._change(change, state))
             self._window.restart(state.base_index, state.base_term)
             self._state = state
             if self._staged.last == state.base_index:
@@ -282,7 +292,7 @@ class SqliteLog:
             async with self._changing:
                 # Recorded as committed: a snapshot that was sent by a node that has not erased yet must not replace them.
                 state = replace(self._state, commit=max(self._state.commit, *chunk))
-                await self._database.transact(partial(_rewrite, payloads=chunk, state=state))
+                await self._change(partial(_rewrite, payloads=chunk, state=state), state)
                 self._state = state
         async with self._changing:
             if self._state.rebuild_due:
@@ -297,7 +307,11 @@ class SqliteLog:
 
     async def close(self) -> None:
         """Close the file; what was appended is durable already."""
-        await self._database.close()
+        try:
+            await self._database.close()
+        finally:
+            if self._marker is not None:
+                self._marker.close()
 
     # What the command line does.
 
@@ -324,8 +338,15 @@ class SqliteLog:
         return found
 
     async def _record(self, state: State) -> None:
-        await self._database.transact(partial(rows.save_state, state=state))
+        await self._change(partial(rows.save_state, state=state), state)
         self._state = state
+
+    async def _change(self, change: Callable[[Connection], None], after: State) -> None:
+        """Carry out `change`, durably, which makes the state `after` of this one."""
+        if self._marker is None:  # SQLite refuses, read only
+            await self._database.transact(change)
+        else:
+            await self._database.transact(change, after=partial(self._marker.note, after.last_index))
 
 
 async def _named(database: Database, work: Awaitable[T]) -> T:
@@ -337,6 +358,16 @@ async def _named(database: Database, work: Awaitable[T]) -> T:
         if path in str(error):  # SQLite's own complaint
             raise
         raise CorruptionError(f"{path}: {error}") from error
+
+
+def _marked(_: Connection, path: Path, ending: Ending, state: State) -> Marker:
+    marker = Marker.open(path, ending.salts)
+    try:
+        marker.note(state.last_index)
+    except BaseException:
+        marker.close()
+        raise
+    return marker
 
 
 def _carry_out(connection: Connection, plan: Plan) -> None:

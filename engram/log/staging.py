@@ -39,7 +39,7 @@ def load(connection: Connection, commit: int) -> Staged:
     staged = Staged()
     for row in connection.execute("SELECT idx, term, kind, data, crc FROM staged ORDER BY idx"):
         if not is_sound(row) or row[0] != (staged.last or row[0] - 1) + 1:
-            _logger.warning("the part of a snapshot that was received is damaged at entry %d: it is dropped", row[0])
+            _logger.warning("the part of a snapshot that was received is damaged at entry %s: it is dropped", row[0])
             staged = Staged()
             break
         staged = Staged(staged.first or row[0], row[0])

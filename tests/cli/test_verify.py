@@ -1,4 +1,5 @@
 import asyncio
+import shutil
 
 from engram.inference.builtin import DIMENSION, MODEL
 from engram.log.sqlite import SqliteLog
@@ -59,6 +60,7 @@ def test_a_read_model_that_differs_from_the_log_is_named(folder: DataFolder, run
 
     assert result.code == 1
     assert "facts: session s1, fact f1, entry 5: text differs" in result.err
+    assert result.err.endswith("run `engram rebuild projections`\n1 problem\n")
     assert "engram rebuild projections" in result.err
     assert "messages:" not in result.err
 
@@ -84,8 +86,7 @@ def test_read_models_that_are_not_there_are_no_fault(folder: DataFolder, run: Ru
 
 def test_read_models_of_another_log_are_a_fault(folder: DataFolder, run: Run) -> None:
     asyncio.run(folder.write(conversation(messages=9)))
-    folder.log_path.unlink()
-    folder.log_path.parent.rmdir()
+    shutil.rmtree(folder.log_path.parent)
     kept = folder.projections_path.read_bytes()
     asyncio.run(folder.write(conversation(messages=1), folded=0))
     folder.projections_path.write_bytes(kept)

@@ -6,12 +6,12 @@ the log runs to its end at once, and a seed repeats a run to the byte.
 """
 
 import ctypes
-import errno
 import random
 import sqlite3
 import sys
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import PosixPath, PurePath
 from typing import Any, Self, TypeVar
 
@@ -19,7 +19,7 @@ import aiosqlite
 import apsw
 import pytest
 
-import engram.database
+import engram.disk
 import engram.log.sqlite
 from engram.database import Database, Setting
 from engram.errors import StorageError
@@ -155,7 +155,8 @@ class Cursor:
 
     def __init__(self, cursor: apsw.Cursor, rowcount: int) -> None:
         self._cursor = cursor
-        self._row = cursor.fetchone()
+        with _as_sqlite3():
+            self._row = cursor.fetchone()
         self.rowcount = rowcount
 
     def fetchone(self) -> Any:
@@ -212,6 +213,8 @@ def _as_sqlite3() -> Iterator[None]:
     """Raise what sqlite3 would."""
     try:
         yield
+    except UnicodeDecodeError as error:
+        raise sqlite3.OperationalError(f"Could not decode to UTF-8 column: {error}") from error
     except apsw.Error as error:
         code = getattr(error, "extendedresult", 0)
         kind = sqlite3.OperationalError
@@ -268,18 +271,87 @@ def mount(disk: Disk, *, checkpoint_pages: int, rewrite_entries_max: int) -> Ite
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "unraisablehook", _ignore_sqlite)
-        patch.setattr(sqlite3, "connect", lambda name, **_: ApswConnection(str(name)))
-        patch.setattr(engram.database, "_sync", lambda path: _sync(disk, path))
-        patch.setattr(engram.database, "_write_anew", lambda path: _write_anew(disk, path))
+        patch.setattr(sqlite3, "connect", lambda name, **_: _connected(disk, str(name)))
+        patch.setattr(engram.disk, "sync", lambda path: _sync(disk, path))
+        patch.setattr(engram.disk, "write_anew", lambda path: _write_anew(disk, path))
+        patch.setattr(engram.disk, "move", partial(_move, disk))
+        patch.setattr(engram.disk, "opened", partial(_opened, disk))
         patch.setattr(engram.log.sqlite, "Database", DiskDatabase)
         patch.setattr(engram.log.sqlite, "SETTINGS", tuple(settings))
         patch.setattr(engram.log.sqlite, "_REWRITE_ENTRIES_MAX", rewrite_entries_max)
         yield
 
 
+def _connected(disk: Disk, uri: str) -> ApswConnection:
+    """Open the log on `disk`; to be read only, a copy of it: this VFS has no memory to share, so it takes no reader."""
+    return _CopyConnection(disk, uri) if "mode=ro" in uri else ApswConnection(uri)
+
+
+class _CopyConnection(ApswConnection):
+    """A connection to what is on a disk now, which changes nothing there."""
+
+    def __init__(self, disk: Disk, uri: str) -> None:
+        self._copy = Disk(random.Random(0), disk.sector_bytes)
+        self._copy.roll_back(disk.kept())
+        with self._mounted():
+            super().__init__(uri)
+            try:
+                self.execute("PRAGMA locking_mode = exclusive")
+                self.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # all files are open now
+            except sqlite3.Error:
+                super().close()  # not later, when another disk is there
+                raise
+
+    def close(self) -> None:
+        with self._mounted():  # it removes the write-ahead log by its name
+            super().close()
+
+    @contextmanager
+    def _mounted(self) -> Iterator[None]:
+        disk, _VFS.disk = _VFS.disk, self._copy
+        try:
+            yield
+        finally:
+            _VFS.disk = disk
+
+
+class _PlainFile:
+    """engram's own plain file, on the disk."""
+
+    def __init__(self, disk: Disk, file: File) -> None:
+        self._disk = disk
+        self._file = file
+
+    def read(self, amount_bytes: int, offset: int) -> bytes:
+        with _as_storage():
+            return self._disk.read(self._file, amount_bytes, offset)
+
+    def write(self, data: bytes, offset: int) -> None:
+        with _as_storage():
+            self._disk.write(self._file, data, offset)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _opened(disk: Disk, path: PurePath, *, create: bool = False) -> _PlainFile | None:
+    name = path.as_posix()
+    if name not in disk.files:
+        if not create:
+            return None
+        with _as_storage():
+            disk.create(name)
+    return _PlainFile(disk, disk.files[name])
+
+
+def _move(disk: Disk, path: PurePath, wanted: PurePath) -> None:
+    with _as_storage():
+        disk.move(path.as_posix(), wanted.as_posix())
+
+
 def _sync(disk: Disk, path: PurePath) -> None:
     """Do what the system does for `fsync` of a file or a folder."""
-    with _as_system():
+    with _as_storage():
         if path.as_posix() in disk.files:
             disk.sync(disk.files[path.as_posix()])
         else:
@@ -291,19 +363,17 @@ def _write_anew(disk: Disk, path: PurePath) -> None:
     file = disk.files.get(path.as_posix())
     if file is None or not file.view:
         return
-    try:
+    with _as_storage():
         disk.write(file, bytes(file.view), 0)
         disk.sync(file)
-    except DiskError as error:
-        raise StorageError(f"{path}: {error}") from error
 
 
 @contextmanager
-def _as_system() -> Iterator[None]:
+def _as_storage() -> Iterator[None]:
     try:
         yield
     except DiskError as error:
-        raise OSError(errno.EIO, str(error)) from error
+        raise StorageError(f"the disk of this test: {error}") from error
 
 
 def _ignore_sqlite(unraisable: "sys.UnraisableHookArgs") -> None:

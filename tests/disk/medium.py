@@ -208,6 +208,11 @@ class Disk:
         if durably:
             self._durable_names.pop(name, None)
 
+    def move(self, name: str, wanted: str) -> None:
+        """Give a file another name; the old one may come back, until the names are synced."""
+        self._step()
+        self.files[wanted] = self.files.pop(name)
+
     def read(self, file: File, amount_bytes: int, offset: int) -> bytes:
         """Return what is there, less at the end of the file."""
         self._check_alive()

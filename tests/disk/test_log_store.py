@@ -14,11 +14,13 @@ import pytest
 from engram.errors import CorruptionError, StorageError
 from engram.log.changes import Append
 from engram.log.consensus.types import HardState
+from engram.log.mark import MARK_BYTES, mark_of
 from engram.log.rows import as_row
 from engram.log.sqlite import SqliteLog
+from engram.log.wal import FRAME_HEADER_BYTES, HEADER_BYTES, examine
 from tests.disk.crash_vfs import PATH, done, mount, mounted
 from tests.disk.medium import Disk, Trouble
-from tests.disk.trial import Trial, explained
+from tests.disk.trial import WAL, Image, Trial, explained
 from tests.log.logs import committed, entry, run, snapshot_at
 
 FIRST_SEED = int(os.environ.get("DISK_SEED", "1"))
@@ -139,7 +141,7 @@ def test_a_flipped_bit_of_an_entry_is_refused_by_its_index() -> None:
         log = opened()
         done(log.append(committed([entry(index, data=b"payload-%d" % index) for index in range(1, 9)])))
         done(log.close())
-        (data,) = disk.kept().values()
+        data = disk.kept()[PATH.as_posix()]
         disk.flip(PATH.as_posix(), data.index(b"payload-5") * 8)
 
         with pytest.raises(CorruptionError, match="log entry 5: fails its checksum"):
@@ -223,18 +225,86 @@ def test_limit_a_folder_that_is_put_back_as_it_was_is_told_by_its_epoch_only() -
     assert found == (3, epoch)
 
 
-def test_limit_a_bit_of_the_write_ahead_log_that_is_flipped_before_it_is_copied_ends_the_log_there() -> None:
-    """SQLite cannot tell it from a torn tail. It is the only place where a bit is not noticed."""
+def killed_with_five_entries(disk: Disk) -> bytes:
+    """Return the write-ahead log of a node that ended as by `kill -9` when five entries were acknowledged."""
+    log = opened()
+    for index in range(1, 6):
+        done(log.append(committed([entry(index, data=b"payload-%d" % index)])))
+    ended(disk, log)
+    disk.begin_life(Trouble.NONE, 0)
+    return disk.kept()[WAL]
+
+
+@pytest.mark.parametrize("index", range(1, 6))
+def test_a_flipped_bit_in_the_write_ahead_log_is_refused_by_the_index_that_is_lost(index: int) -> None:
+    """SQLite takes it for a torn tail: the log ended there, without a word."""
     with mounted_disk(1) as disk:
+        wal = killed_with_five_entries(disk)
+        disk.flip(WAL, wal.index(b"payload-%d" % index) * 8)
+        before = disk.kept()
+
+        for _ in range(2):
+            with pytest.raises(CorruptionError, match=rf"frame \d+ .*log entry {index}: cannot be read.* there were 5"):
+                opened()
+        assert disk.kept() == before
+
+
+def test_a_flipped_bit_in_a_vote_is_refused() -> None:
+    with mounted_disk(1) as disk:
+        killed_with_five_entries(disk)
         log = opened()
-        for index in range(1, 6):
-            done(log.append(committed([entry(index, data=b"payload-%d" % index)])))
+        done(log.append([Append(hard_state=HardState(term=9, vote=2, commit=5))]))
         ended(disk, log)
-        wal = f"{PATH}-wal"
-        disk.flip(wal, disk.kept()[wal].index(b"payload-3") * 8)
         disk.begin_life(Trouble.NONE, 0)
+        last = examine(Image(disk.kept()[WAL]), Image(b""), None).frames
+        disk.flip(WAL, (HEADER_BYTES + last * (FRAME_HEADER_BYTES + 4096) - 100) * 8)
+
+        with pytest.raises(CorruptionError, match="a vote, or what else was written after log entry 5"):
+            opened()
+
+
+def test_a_write_ahead_log_that_is_read_wrongly_is_noticed_and_left_as_it_is() -> None:
+    """Whichever read of an opening it is."""
+    noticed = 0
+    for reads in range(60):
+        with mounted_disk(1) as disk:
+            killed_with_five_entries(disk)
+            disk.flip_read = reads
+            try:
+                log = opened()
+            except (CorruptionError, StorageError):
+                noticed += 1
+                disk.flip_read = None
+                log = opened()
+            assert log.last_index() == 5
+            done(log.close())
+
+    assert noticed > 5
+
+
+@pytest.mark.parametrize("index", range(1, 6))
+def test_limit_after_a_power_cut_a_bit_in_the_last_transaction_may_take_that(index: int) -> None:
+    """The mark may be older then, or not there, as a frame that nobody waited for may be torn. All others are noticed."""
+    with mounted_disk(1) as disk:
+        wal = killed_with_five_entries(disk)
+        disk.flip(WAL, wal.index(b"payload-%d" % index) * 8)
+        disk.delete(mark_of(PATH).as_posix(), durably=True)
+
+        if index < 5:
+            with pytest.raises(CorruptionError, match=f"log entry {index}: cannot be read"):
+                opened()
+            return
         log = opened()
-        found = log.last_index()
+        assert log.last_index() == 4
         done(log.close())
 
-    assert found == 2
+
+@pytest.mark.parametrize("bit", range(0, 8 * MARK_BYTES, 5))
+def test_a_mark_that_is_damaged_says_nothing(bit: int) -> None:
+    with mounted_disk(1) as disk:
+        killed_with_five_entries(disk)
+        disk.flip(mark_of(PATH).as_posix(), bit)
+
+        log = opened()
+        assert log.last_index() == 5
+        done(log.close())

@@ -8,16 +8,32 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from engram.database import wal_of
 from engram.errors import CorruptionError, FatalError, StorageError
 from engram.log.consensus.types import ConfState
 from engram.log.sqlite import SqliteLog
+from engram.log.wal import FRAME_HEADER_BYTES, HEADER_BYTES, examine
 from tests.disk.crash_vfs import PATH, done, mount
 from tests.disk.medium import Disk, Trouble
 from tests.disk.promises import Contents, difference, found
 from tests.disk.scenarios import STARTS, Change, Script, start_of
 
+WAL = wal_of(PATH).as_posix()
+_FRAME_BYTES = FRAME_HEADER_BYTES + 4096
+
 STEPS_MAX = 90
 """A life of some ten changes takes about as many steps on the disk."""
+
+
+class Image:
+    """What a file holds, to be read at places."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, amount_bytes: int, offset: int) -> bytes:
+        """Return what is there, less at the end."""
+        return self._data[offset : offset + amount_bytes]
 
 
 class BrokenPromiseError(Exception):
@@ -42,6 +58,8 @@ class Trial:
     """In how many lives the trouble came."""
     _kept: list[dict[str, bytes]] = field(default_factory=list)
     _epoch: int = 0
+    _has_lost_power: bool = False
+    """At the end of the last life."""
     _rng: random.Random = field(init=False)
     _script: Script = field(init=False)
 
@@ -78,11 +96,11 @@ class Trial:
     def _damage(self, members: ConfState | None) -> None:
         """Let a bit be wrong, in a file or in one read of it, or a file be an older one: as promised, or refused.
 
-        What cannot be told from a crash: SQLite takes a frame of its write-ahead log that fails its checksum for the
-        end of it. Nor from the past: files that are all as they were. The log is then as it was promised to be before.
+        What cannot be told from a crash: after a power cut, when the mark may be older, a bit in the last transaction of
+        the write-ahead log. Nor from the past: files that are all as they were. The log is then as it was before.
         """
         self.disk.begin_life(Trouble.NONE, 0)
-        is_older = self._rng.choice([self._flip_in_file, self._flip_in_read, self._bring_back])()
+        older = self._rng.choice([self._flip_in_file, self._flip_in_wal, self._flip_in_read, self._bring_back])()
         for _ in range(2):  # what was read wrongly may have been written
             try:
                 log = done(SqliteLog.open(PATH, store_id="x", members=members))
@@ -93,7 +111,7 @@ class Trial:
                 contents = found(log)
             finally:
                 done(log.close())
-            possible = [*self.allowed, *(self.promised if is_older else [])]
+            possible = [*self.allowed, *older]
             possible += [
                 replace(one, staged={}) for one in possible
             ]  # what is staged may be dropped: it is asked for again
@@ -101,29 +119,48 @@ class Trial:
                 raise BrokenPromiseError(f"damage is not noticed: {difference(self.allowed[0], contents)}")
             self.allowed = [contents]
 
-    def _flip_in_file(self) -> bool:
-        """Flip a bit; return whether it is in a write-ahead log."""
+    def _flip_in_file(self) -> Sequence[Contents]:
+        """Flip a bit; return what the log may be besides."""
         name = self._rng.choice([name for name, file in sorted(self.disk.files.items()) if file.view])
         bit = self._rng.randrange(len(self.disk.files[name].view) * 8)
         self._say(f"bit {bit} of {name} is flipped")
         self.disk.flip(name, bit)
-        return name.endswith("-wal")
+        return self._before_the_last() if name == WAL and self._has_lost_power else []
 
-    def _flip_in_read(self) -> bool:
-        """Let a bit be wrong in one of the next reads; return whether it may be one of a write-ahead log."""
+    def _flip_in_wal(self) -> Sequence[Contents]:
+        """Flip a bit of a frame that SQLite needs, often of the last; return what the log may be besides."""
+        image = self.disk.kept()
+        wal = self.disk.files.get(WAL)
+        frames = 0 if wal is None else examine(Image(image[WAL]), Image(image[PATH.as_posix()]), None).frames
+        if not frames:
+            return self._flip_in_file()
+        frame = self._rng.choice([frames - 1, self._rng.randrange(frames)])
+        bit = (HEADER_BYTES + frame * _FRAME_BYTES) * 8 + self._rng.choice(
+            [self._rng.randrange(FRAME_HEADER_BYTES * 8), self._rng.randrange(_FRAME_BYTES * 8)]
+        )
+        self._say(f"bit {bit} of {WAL}, in frame {frame + 1} of {frames}, is flipped")
+        self.disk.flip(WAL, bit)
+        return self._before_the_last() if self._has_lost_power else []
+
+    def _before_the_last(self) -> Sequence[Contents]:
+        """Return what the log held before its last transaction; the list is short where that changed nothing."""
+        return self.promised[-2:-1]
+
+    def _flip_in_read(self) -> Sequence[Contents]:
+        """Let a bit be wrong in one of the next reads."""
         self.disk.flip_read = self._rng.randrange(40)
         self._say(f"after {self.disk.flip_read} reads one is wrong by a bit")
-        return any(name.endswith("-wal") and file.view for name, file in self.disk.files.items())
+        return []
 
-    def _bring_back(self) -> bool:
-        """Put all files back as they were once; return that the log may be older.
+    def _bring_back(self) -> Sequence[Contents]:
+        """Put all files back as they were once; return all that the log then was.
 
         One file alone, beside others that are newer, may make a mixture of both that no check of either notices.
         """
         kept = self._rng.choice(self._kept)
         self._say(f"{sorted(kept)} as they were before")
         self.disk.roll_back(kept)
-        return True
+        return self.promised
 
     def _trouble(self) -> tuple[Trouble, int]:
         kinds = [Trouble.POWER_CUT, *Trouble]
@@ -208,10 +245,12 @@ class Trial:
     def _die(self) -> None:
         """End the process; the power may go with it, or later."""
         self.struck += self.disk.has_struck
+        self._has_lost_power = False
         has_power = self.disk.trouble is not Trouble.POWER_CUT or not self.disk.has_struck
         self._kept.append(self.disk.kept())
         if self._rng.random() < (0.3 if has_power else 1.0):
             self.disk.cut_power()
+            self._has_lost_power = True
             self._say("the power is cut")
 
     def _expect_trouble(self, what: str, error: FatalError) -> None:
