@@ -24,7 +24,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tests.mutants import of_consensus, of_nodes, of_projections, of_storage
+from tests.mutants import of_consensus, of_history, of_nodes, of_projections, of_storage
 from tests.mutants.mutant import Mutant, StaleMutantError, mutated
 
 PROJECT = Path(__file__).parents[2]
@@ -33,6 +33,7 @@ MUTANTS: Sequence[Mutant] = (
     *of_storage.MUTANTS,
     *of_nodes.MUTANTS,
     *of_projections.MUTANTS,
+    *of_history.MUTANTS,
 )
 
 TEST_S = 20

@@ -41,6 +41,7 @@ def test_a_mutant_whose_place_is_not_there_exactly_once_is_an_error(text: str) -
         mutated(KILLED._replace(text=text), PROJECT)
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(120)  # it starts pytest three times
 def test_what_becomes_of_a_mutant_is_told_and_the_copy_is_whole_again(tmp_path: Path) -> None:
     copy = Copy(tmp_path)

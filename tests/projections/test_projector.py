@@ -1,6 +1,7 @@
 """The projector: who waits for an entry gets its verdicts, or hears what became of it."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -141,6 +142,22 @@ async def test_waiting_for_an_index_that_does_not_come_says_how_far_it_got(store
 
         with pytest.raises(NotReadyError, match=r"entry 9 was not applied here within 0\.01 s; entry 1 was"):
             await projector.wait_applied(9, timeout_s=0.01)
+
+
+async def test_who_gives_up_waiting_leaves_nothing_behind(store: PrimaryStore) -> None:
+    """For an entry that may never come; each left a future in the heap for as long as the node ran."""
+    projector = Projector(MemoryLog(), store)
+    before = futures_alive()
+    for _ in range(50):
+        with pytest.raises(NotReadyError):
+            await projector.wait_applied(10**9, timeout_s=0)
+
+    assert futures_alive() - before < 5
+
+
+def futures_alive() -> int:
+    gc.collect()
+    return sum(type(one) is asyncio.Future for one in gc.get_objects())
 
 
 async def test_a_store_that_is_ahead_of_the_log_is_not_used(store: PrimaryStore) -> None:

@@ -83,6 +83,7 @@ REPLACED_BEHIND_THE_HORIZON = Case(
     1,
     [True],
 )
+MADE_AGAIN_BEHIND_THE_HORIZON = Case(as_log([[said("m1")], [ended()], [said("m2")]]), 1, [True])
 REPEATED_BESIDE_SOMETHING_NEW = Case(
     as_log([[said("m1"), embedded("m1")], [said("m1"), embedded("m1"), said("m2"), pinned("f1")], [pinned("f2")]]),
     3,
@@ -93,6 +94,7 @@ REPEATED_BESIDE_SOMETHING_NEW = Case(
 @given(cases())
 @example(REPLACED_BEHIND_THE_HORIZON)
 @example(REPEATED_BESIDE_SOMETHING_NEW)
+@example(MADE_AGAIN_BEHIND_THE_HORIZON)
 def test_a_reduced_history_folds_to_the_same_state_at_every_index_from_the_horizon_on(case: Case) -> None:
     async def check() -> None:
         log = MemoryLog(case.entries)
