@@ -9,7 +9,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from itertools import chain
@@ -92,20 +92,36 @@ class BuiltinEmbedder:
     def _token_ids(self, texts: Sequence[str]) -> list[Sequence[int]]:
         """Return each text's tokens: those of its words, one after another, because no token has a space inside.
 
-        The tokenizer looks for pairs to merge in a whole text at once, and most words have been seen before.
+        The tokenizer looks for pairs to merge in a whole text at once, and most words have been seen before. A word
+        that may not be looked at by itself never is known, and sends its text through the tokenizer as a whole.
         """
-        parted = [_words(text) for text in texts]
         known = self._known
-        unknown = list(set(chain.from_iterable(parted)).difference(known))
-        if unknown:
-            known.update(zip(unknown, self._encode(unknown), strict=True))
-        token_ids: list[Sequence[int]] = [list(chain.from_iterable(map(known.__getitem__, words))) for words in parted]
+        parted = [text.split(" ") for text in texts]
+        token_ids: list[Sequence[int]] = []
+        new: list[int] = []
+        for place, words in enumerate(parted):
+            try:
+                token_ids.append(list(chain.from_iterable(map(known.__getitem__, words))))
+            except KeyError:
+                token_ids.append(())
+                new.append(place)
+        if new:
+            self._learn(known, set(chain.from_iterable(map(parted.__getitem__, new))).difference(known))
+            for place in new:
+                token_ids[place] = self._tokens_of(known, texts[place], parted[place])
         if len(known) > KNOWN_WORDS_MAX:
             self._known = {}  # a new one: another thread may be looking words up in the old one
-        for place, text in enumerate(texts):
-            if text and not parted[place]:
-                token_ids[place] = self._encode([text])[0]
         return token_ids
+
+    def _learn(self, known: dict[str, Sequence[int]], words: Iterable[str]) -> None:
+        """Find the tokens of those of `words` that have the same ones inside a text."""
+        fit = [word for word in words if 0 < len(word) <= WORD_CHARACTERS_MAX and not _MARK.search(word)]
+        known.update(zip(fit, self._encode(fit), strict=True))
+
+    def _tokens_of(self, known: Mapping[str, Sequence[int]], text: str, words: Sequence[str]) -> Sequence[int]:
+        if all(map(known.__contains__, words)):
+            return list(chain.from_iterable(map(known.__getitem__, words)))
+        return self._encode([text])[0] if text else ()
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         # Also for one text the faster call: it leaves out the offsets. One call for all: each lets go of the
@@ -125,14 +141,6 @@ class BuiltinEmbedder:
             block = slice(start, start + TOKENS_PER_SUM)
             total += count[block].astype(np.float32) @ self._matrix.take(token_id[block], axis=0)
         return total
-
-
-def _words(text: str) -> list[str]:
-    """Return the words of a text that has the same tokens as they; none when it must be looked at as a whole."""
-    words = text.split(" ")
-    if "" in words or max(map(len, words)) > WORD_CHARACTERS_MAX or _MARK.search(text):
-        return []
-    return words
 
 
 def _package_folder() -> Path:

