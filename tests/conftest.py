@@ -1,5 +1,6 @@
 """What every test gets: hypothesis profiles, a watch for blocking calls on the loop, and free ports."""
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -11,8 +12,16 @@ import engram  # noqa: F401  first of all: it sets what C libraries read from th
 from tests.server_process import find_free_port
 
 # A property is judged by what it finds, not by how busy the machine is: no deadline.
-settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, print_blob=True, database=None)
+# On a desk random examples and few of them, as the next run has others; in CI and `make verify` more, in CI always the same.
+settings.register_profile(
+    "dev",
+    max_examples=50 if os.environ.get("THOROUGH") else 20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile(
+    "ci", settings.get_profile("dev"), max_examples=50, derandomize=True, print_blob=True, database=None
+)
 settings.register_profile("deep", settings.get_profile("dev"), max_examples=5_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
@@ -24,6 +33,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("thorough") is not None:
             item.add_marker(pytest.mark.skip(reason="NOT CHECKED: it takes long; `make verify` does, as CI does"))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what stays for the whole run, thousands of tests and all modules, out of every later search for cycles."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

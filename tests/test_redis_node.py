@@ -147,6 +147,7 @@ def certificates(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 async def test_a_server_behind_tls_is_used_and_its_certificate_checked(tmp_path: Path, certificates: Path) -> None:
     tls_port = find_free_port()
     options = (

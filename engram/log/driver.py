@@ -43,6 +43,16 @@ NOTICE_S = 0.010
 _log = logging.getLogger(__name__)
 
 
+def next_tick_s(before_s: float, now_s: float, tick_s: float) -> float:
+    """Return when the next tick is due, after the one that was due at `before_s`: later than `now_s`.
+
+    As much as one comes late, the next comes sooner, or every timeout would take a seventh longer than was asked for.
+    One that was missed altogether is not made up for.
+    """
+    on_time_s = before_s + tick_s
+    return on_time_s if on_time_s > now_s else now_s + tick_s
+
+
 class Driver:
     """The only caller of the core. Everything is called on one loop; what is public here is so to `replica` alone."""
 
@@ -210,21 +220,27 @@ class Driver:
     async def _tick(self) -> None:
         # At most one tick for each time this wakes. After a pause of the whole process the missed ones are not made up
         # for: they would time the leader out before its messages, which wait in the socket, are read.
+        due_s = asyncio.get_running_loop().time()
         while True:
-            await self._wait_tick()
+            due_s = await self._wait_tick(due_s)
             if self.is_hung:  # neither lead nor stand until a write succeeds
                 self.core().step_down()
             else:
                 self.core().tick()
 
-    async def _wait_tick(self) -> None:
+    async def _wait_tick(self, before_s: float) -> float:
+        """Wait for the tick after the one that was due at `before_s`; return when it was due."""
+        loop = asyncio.get_running_loop()
         if not self.roster.ids <= {self.raw.raft.id}:
-            await asyncio.sleep(self.options.tick_s)
-            return
+            now_s = loop.time()
+            due_s = next_tick_s(before_s, now_s, self.options.tick_s)
+            await asyncio.sleep(due_s - now_s)
+            return due_s
         self._has_company.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(ALONE_TICK_S):
                 await self._has_company.wait()
+        return loop.time()
 
     # One settled state to the next.
 

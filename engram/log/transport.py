@@ -281,6 +281,7 @@ class Transport:
         task = self._group.create_task(_outcome(work))
         self._works.add(task)
         task.add_done_callback(self._works.discard)
+        task.add_done_callback(lambda _: work.close())  # or, cancelled before it began, it would never be awaited
         await asyncio.wait([task])
         outcome = task.result()
         if isinstance(outcome, _Failed):

@@ -39,9 +39,14 @@ class Changes:
             self.has_overflowed = True
 
     def take(self, count: int) -> Sequence[SessionName]:
-        """Return up to `count` sessions to be written now, the longest waiting ones; those taken before come again."""
+        """Return up to `count` sessions to be written now, the longest waiting ones; those taken before come again.
+
+        What has changed again since it was taken is written as it is now, so that change is taken with it.
+        """
+        for name in self._taken:
+            self._waiting.pop(name, None)
         for name in list(self._waiting)[: max(0, count - len(self._taken))]:
-            self._taken.setdefault(name, self._waiting.pop(name))
+            self._taken[name] = self._waiting.pop(name)
         return list(self._taken)
 
     def done(self, names: Iterable[SessionName]) -> None:

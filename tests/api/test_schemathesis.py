@@ -10,7 +10,7 @@ import pytest
 from tests.server_process import ServerProcess
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
-SEARCHED_S = 50 if os.environ.get("THOROUGH") else 10
+SEARCHED_S = 50 if os.environ.get("THOROUGH") else 5
 """How long requests are made up: most of what a change breaks shows in the first seconds."""
 ARGUMENTS = [
     "--seed=1",

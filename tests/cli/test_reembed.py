@@ -69,6 +69,7 @@ def test_a_new_width_is_a_new_table(folder: DataFolder, run: Run, monkeypatch: p
     assert len(asyncio.run(stored_ids(folder.lance_path, "small-model", 8))) == 3
 
 
+@pytest.mark.thorough
 async def test_stopped_with_ctrl_c_it_goes_on_where_it_was(folder: DataFolder) -> None:
     await folder.write(conversation(messages=40))
     async with FakeOpenAI(dimension=8) as server:

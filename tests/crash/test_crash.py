@@ -1,12 +1,13 @@
-"""Two rounds of the drill, with a fixed seed; `make crash` runs twenty."""
+"""A round of the drill, with a fixed seed, two in CI; `make crash` runs twenty."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.crash.crash import Drill, Round
 
-ROUNDS = 2
+ROUNDS = 2 if os.environ.get("THOROUGH") else 1
 SEED = 7
 
 
@@ -16,5 +17,5 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
 
     Drill(tmp_path, SEED).run(ROUNDS, rounds.append)
 
-    assert [done.number for done in rounds] == [1, 2]
+    assert [done.number for done in rounds] == list(range(1, ROUNDS + 1))
     assert all(done.acknowledged > 0 for done in rounds)

@@ -113,6 +113,7 @@ def test_a_deleted_session_is_in_no_file(node: Node, doomed: Subject, kept: Subj
     assert node.places(kept.marker) >= {"raft", "projections.db", "lancedb"}
 
 
+@pytest.mark.thorough
 def test_it_stays_forgotten_when_everything_is_built_again(node: Node, doomed: Subject, kept: Subject) -> None:
     node.hear(doomed)
     node.hear(kept)
@@ -149,6 +150,7 @@ def said_by(subject: Subject) -> str:
     return content
 
 
+@pytest.mark.thorough
 def test_a_crash_right_after_the_deletion_does_not_save_it(node: Node, doomed: Subject, kept: Subject) -> None:
     node.hear(doomed)
     node.hear(kept)

@@ -103,6 +103,7 @@ def test_a_deleted_message_and_an_unpinned_fact_leave_redis_and_its_files(
     assert scene.has_in_memory(kept)
 
 
+@pytest.mark.thorough
 def test_a_redis_that_was_away_forgets_when_it_is_back(scene: Scene, doomed: Subject, kept: Subject) -> None:
     scene.hear(doomed, kept)
     scene.redis.kill()
@@ -115,6 +116,7 @@ def test_a_redis_that_was_away_forgets_when_it_is_back(scene: Scene, doomed: Sub
     assert scene.has_in_memory(kept)
 
 
+@pytest.mark.thorough
 def test_a_redis_that_was_restored_to_before_the_deletion_forgets_again(
     scene: Scene, doomed: Subject, kept: Subject
 ) -> None:

@@ -23,6 +23,7 @@ from engram.log.consensus.types import (
     MessageType,
     encode_conf_change,
 )
+from engram.log.driver import next_tick_s
 from engram.log.members import Member, encode_book
 from engram.log.options import Options
 from engram.log.replica import Replica
@@ -324,3 +325,12 @@ async def test_the_cluster_that_a_node_joined_is_on_its_disk(tmp_path: Path) -> 
 
         assert len(joined) == 1
         assert joined != {""}
+
+
+@pytest.mark.parametrize(
+    ("now_s", "due_s"),
+    [(10.0, 10.5), (10.2, 10.5), (10.5, 11.0), (17.0, 17.5)],
+    ids=["in time", "late", "a tick late", "after a pause"],
+)
+def test_a_late_tick_delays_no_other_and_missed_ones_are_not_made_up_for(now_s: float, due_s: float) -> None:
+    assert next_tick_s(10.0, now_s, 0.5) == due_s

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import inspect
 import random
 import socket
 import sys
@@ -90,6 +91,36 @@ async def test_what_waits_is_sent_in_one_frame(pair: Pair) -> None:
     await pair.inbox.until_received(1_000)
     assert pair.inbox.batches == [1_000]
     assert pair.first.status()[2].sent_frames == 1
+
+
+def acknowledgement(index: int) -> Message:
+    return Message(type=MessageType.APPEND_RESPONSE, to=2, sender=1, term=1, index=index)
+
+
+async def test_an_acknowledgement_that_says_nothing_new_leaves_with_what_follows_it() -> None:
+    pair = Pair(Options(repeat_s=3600.0))
+    async with running(pair.first, pair.second):
+        await pair.connect()
+        pair.first.send([acknowledgement(7)])
+        await pair.inbox.until_received(1)
+        pair.first.send([acknowledgement(7)])
+        pair.second.send([vote(1, 1, sender=2)])  # there and back is time enough for a frame
+        await pair.mailboxes[0].until_received(1)
+
+        pair.first.send([vote(2, 8)])
+
+        await pair.inbox.until_received(3)
+    assert pair.inbox.batches == [1, 2]
+
+
+async def test_an_acknowledgement_that_says_nothing_new_leaves_though_nothing_follows_it(pair: Pair) -> None:
+    pair.first.send([acknowledgement(7)])
+    await pair.inbox.until_received(1)
+
+    pair.first.send([acknowledgement(7)])
+
+    await pair.inbox.until_received(2)
+    assert pair.inbox.batches == [1, 1]
 
 
 async def test_a_frame_of_many_appends_stays_small(pair: Pair) -> None:
@@ -728,3 +759,21 @@ async def test_proposals_of_a_follower_reach_the_leader_over_the_wire() -> None:
         await replicate(follower, nodes, [b"second"])
 
         assert [node.applied for node in nodes] == [[b"first", b"second"]] * 3
+
+
+async def test_work_that_is_cancelled_before_it_has_begun_is_over() -> None:
+    transport = make_transport(1, Mailbox())
+
+    async def work() -> None:
+        raise AssertionError("it was cancelled before")
+
+    begun = work()
+    async with running(transport), asyncio.TaskGroup() as group:
+        doing = group.create_task(transport.complete(begun))
+        others = asyncio.all_tasks()
+        await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - others:
+            task.cancel()
+
+    assert doing.cancelled()
+    assert inspect.getcoroutinestate(begun) == inspect.CORO_CLOSED

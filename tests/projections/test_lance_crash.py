@@ -55,7 +55,10 @@ async def feed_the_rest(folder: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("die_at", [1, 2, 7])
+THOROUGHLY = [pytest.param(die_at, marks=pytest.mark.thorough) for die_at in (2, 7)]
+
+
+@pytest.mark.parametrize("die_at", [1, *THOROUGHLY])
 async def test_a_feed_killed_between_two_writes_goes_on_without_a_gap_or_a_double(tmp_path: Path, die_at: int) -> None:
     await asyncio.to_thread(run_until_it_dies, tmp_path, die_at)
 
@@ -64,6 +67,7 @@ async def test_a_feed_killed_between_two_writes_goes_on_without_a_gap_or_a_doubl
     assert found == sorted(f"m{index}" for index in range(1, ROWS + 1))
 
 
+@pytest.mark.thorough
 async def test_a_feed_killed_anywhere_goes_on_without_a_gap_or_a_double(tmp_path: Path) -> None:
     chance = random.Random(4)
     for _ in range(4):

@@ -41,6 +41,17 @@ def test_what_was_taken_and_not_written_comes_again() -> None:
     assert list(changes.take(2)) == [A, B]
 
 
+def test_what_comes_again_comes_with_what_changed_meanwhile() -> None:
+    changes = Changes()
+    changes.add([A, B], 1)
+    changes.take(2)
+    changes.add([A], 5)
+    changes.take(2)
+    changes.done([A])
+
+    assert A not in changes
+
+
 def test_the_first_entry_that_waits_is_known() -> None:
     changes = Changes()
     assert changes.first_index() is None

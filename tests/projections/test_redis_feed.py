@@ -517,7 +517,13 @@ class TestForgetting:
             server.resume()
 
     @pytest.mark.parametrize(
-        ("appendonly", "save"), [(True, ""), (False, "3600 1"), (True, "3600 1")], ids=["aof", "rdb", "both"]
+        ("appendonly", "save"),
+        [
+            pytest.param(True, "", marks=pytest.mark.thorough),
+            pytest.param(False, "3600 1", marks=pytest.mark.thorough),
+            (True, "3600 1"),
+        ],
+        ids=["aof", "rdb", "both"],
     )
     async def test_what_was_forgotten_leaves_the_files_of_the_server(
         self, primary: PrimaryStore, tmp_path: Path, *, appendonly: bool, save: str
