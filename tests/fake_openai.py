@@ -1,4 +1,4 @@
-"""A server that speaks OpenAI's embeddings protocol over a real socket, with faults on demand."""
+"""A server that speaks OpenAI's embeddings protocol over a real socket, with faults on demand; and chats a little."""
 
 import asyncio
 import base64
@@ -44,6 +44,9 @@ class FakeOpenAI:
         self.in_flight_max = 0
         self.reached = asyncio.Event()
         self.released = asyncio.Event()
+        self.prompts: list[str] = []
+        self.says = "An answer."
+        self.refused_chats = 0
         self._runner: web.AppRunner | None = None
 
     @property
@@ -60,6 +63,7 @@ class FakeOpenAI:
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_post("/v1/embeddings", self._answer)
+        app.router.add_post("/v1/chat/completions", self._chat)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
@@ -88,6 +92,15 @@ class FakeOpenAI:
             return self.answer(texts)
         finally:
             self.in_flight -= 1
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        """Say the same to everything, once the refusals are used up."""
+        if self.refused_chats:
+            self.refused_chats -= 1
+            return refusal(429, "too many requests")
+        body = await request.json()
+        self.prompts.append(body["messages"][-1]["content"])
+        return web.json_response({"choices": [{"message": {"role": "assistant", "content": self.says}}]})
 
     def rows(self, texts: Sequence[str]) -> list[dict[str, object]]:
         """Return the rows of a right answer."""

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Run the quality benchmarks, each against a node of its own on fresh data, and show which aims are met.
+# docs/QUALITY_BENCHMARKS.md says what they measure. Needs the project's .venv (`make bench` or `make setup`).
+#
+#   DATA_DIR              where the data is                                  (../shared/data beside the project)
+#   LONGMEMEVAL_DATASET   LongMemEval's file                                 (DATA_DIR/longmemeval_s_dev.json.xz)
+#   LOCOMO_DATASET        LoCoMo's file; LOCOMO_AUDIT corrects its evidence  (DATA_DIR/locomo_dev.json.xz)
+#   BEAM_DATASET          BEAM's file or folder of chats; BEAM_TIER its tier (DATA_DIR/beam_100k_dev.json.xz)
+#   RUN_LONGMEMEVAL, RUN_LOCOMO, RUN_BEAM    0 leaves one out                (1)
+#   QUALITY_MODE          retrieval or qa                                    (retrieval)
+#   START_ENGRAM          0: use the server that is at ENGRAM_URL            (1)
+#   ENGRAM_URL            where a node is started, or is                     (http://127.0.0.1:3002)
+#   RESULTS_DIR           where the runs write                               (benchmarks/results/quality/runs)
+#   KEEP_DIR              where the numbers and the picture go; empty: nowhere (benchmarks/results/quality)
+#   PYTHON                                                                   (.venv/bin/python)
+#
+# Arguments are passed on to each benchmark: --resume, --limit 2, --llm-base-url URL, ...
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+python=${PYTHON:-.venv/bin/python}
+data=${DATA_DIR:-../shared/data}
+url=${ENGRAM_URL:-http://127.0.0.1:3002}
+export -n ENGRAM_URL # a node refuses to start with a setting of this prefix that it does not know
+mode=${QUALITY_MODE:-retrieval}
+results=${RESULTS_DIR:-benchmarks/results/quality/runs}
+keep=${KEEP_DIR-benchmarks/results/quality}
+longmemeval=${LONGMEMEVAL_DATASET:-$data/longmemeval_s_dev.json.xz}
+locomo=${LOCOMO_DATASET:-$data/locomo_dev.json.xz}
+audit=${LOCOMO_AUDIT-$data/locomo_audit_errors.json.xz}
+beam=${BEAM_DATASET:-$data/beam_100k_dev.json.xz}
+
+# One hundred hits, as the session level needs; no marker messages, and whole messages, as an agent writes them.
+common=(--mode "$mode" --engram-url "$url" --top-k 100 --no-inject-session-markers)
+[[ ${START_ENGRAM:-1} == 0 ]] || common+=(--start-engram)
+runs=()
+
+run() { # NAME DATASET, and what is its own
+    local name=$1 dataset=$2
+    shift 2
+    if [[ ! -e $dataset ]]; then
+        echo "SKIP $name: no $dataset" >&2
+        return
+    fi
+    echo "== $name: $dataset" >&2
+    "$python" "benchmarks/${name}_engram.py" --dataset "$dataset" --output-dir "$results/$name" "${common[@]}" "$@"
+    runs+=("$results/$name")
+}
+
+[[ ${RUN_LONGMEMEVAL:-1} == 0 ]] || run longmemeval "$longmemeval" "$@"
+[[ ${RUN_LOCOMO:-1} == 0 ]] || run locomo "$locomo" ${audit:+--audit "$audit"} "$@"
+[[ ${RUN_BEAM:-1} == 0 ]] ||
+    run beam "$beam" --max-message-chars 262144 ${BEAM_TIER:+--tier "$BEAM_TIER"} "$@"
+
+if [[ ${#runs[@]} == 0 ]]; then
+    echo "nothing was run: set DATA_DIR, or LONGMEMEVAL_DATASET, LOCOMO_DATASET, BEAM_DATASET" >&2
+    exit 2
+fi
+[[ $mode == qa ]] || "$python" -m benchmarks.quality_summary "${runs[@]}" ${keep:+--keep "$keep"}
