@@ -93,7 +93,7 @@ def _is_answerable(entry: Json) -> bool:
 
 def _longmemeval(entry: Json) -> Conversation:
     """Sessions of a person with an assistant, many of them beside the point; sessions are the answer."""
-    begins = [_longmemeval_time(text) for text in entry["haystack_dates"]]
+    begins = [longmemeval_time(text) for text in entry["haystack_dates"]]
     messages = [
         Said(f"{number}-{place}", turn["role"], turn["content"], begins[number] + place * STEP, str(number))
         for number in sorted(range(len(begins)), key=begins.__getitem__)
@@ -102,11 +102,12 @@ def _longmemeval(entry: Json) -> Conversation:
     ]
     answers = set(entry["answer_session_ids"])
     sessions = frozenset(str(n) for n, session in enumerate(entry["haystack_session_ids"]) if session in answers)
-    now = _longmemeval_time(entry["question_date"])
+    now = longmemeval_time(entry["question_date"])
     return Conversation(messages, [Question(entry["question"], now, frozenset(), sessions)])
 
 
-def _longmemeval_time(text: str) -> datetime:
+def longmemeval_time(text: str) -> datetime:
+    """Return the time that LongMemEval writes like `2023/04/25 (Tue) 04:07`."""
     return datetime.strptime(re.sub(r"\s*\(\w+\)", "", text), "%Y/%m/%d %H:%M").replace(tzinfo=UTC)
 
 
@@ -115,13 +116,13 @@ def _locomo(entry: Json, audit: Json) -> Conversation:
     talk = entry["conversation"]
     messages: list[Said] = []
     for number in sorted(int(key[8:]) for key in talk if re.fullmatch(r"session_\d+", key)):
-        begin = _locomo_time(talk[f"session_{number}_date_time"])
+        begin = locomo_time(talk[f"session_{number}_date_time"])
         for place, turn in enumerate(talk[f"session_{number}"]):
             shared = f" [shares {turn['blip_caption']}]" if turn.get("blip_caption") else ""
             text = f"{turn['speaker']}: {turn['text']}{shared}"
             messages.append(Said(turn["dia_id"], "user", text, begin + place * STEP, str(number)))
     session_of = {message.message_id: message.session for message in messages}
-    corrected = _corrected_evidence(entry["qa"], audit)
+    corrected = corrected_evidence(entry["qa"], audit)
     questions = []
     for place, asked in enumerate(entry["qa"]):
         evidence = " ".join(corrected.get(place) or asked.get("evidence") or [])
@@ -132,11 +133,12 @@ def _locomo(entry: Json, audit: Json) -> Conversation:
     return Conversation(messages, questions)
 
 
-def _locomo_time(text: str) -> datetime:
+def locomo_time(text: str) -> datetime:
+    """Return the time that LoCoMo writes like `1:56 pm on 8 May, 2023`."""
     return datetime.strptime(text.upper(), "%I:%M %p ON %d %B, %Y").replace(tzinfo=UTC)
 
 
-def _corrected_evidence(questions: Json, audit: Json) -> dict[int, Sequence[str]]:
+def corrected_evidence(questions: Json, audit: Json) -> dict[int, Sequence[str]]:
     """Return the audit's evidence by question; it numbers conversations by a file that this one is a part of."""
     numbered = [(*map(int, re.findall(r"\d+", error["question_id"])), error) for error in audit]
     texts = [question["question"] for question in questions]
@@ -156,7 +158,7 @@ def _beam(entry: Json) -> Conversation:
     for batch in entry["chat"]:
         for turn in (turn for turns in batch["turns"] for turn in turns):
             anchor = turn.get("time_anchor") or (None if messages else batch.get("time_anchor"))
-            day = _beam_day(anchor) or day
+            day = beam_day(anchor) or day
             text = re.sub(r"\s*->->.*$", "", turn["content"], flags=re.DOTALL)
             text = text if turn["role"] == "user" else turn["content"]
             when = day + len(messages) * STEP
@@ -165,25 +167,26 @@ def _beam(entry: Json) -> Conversation:
     questions = []
     for ability in BEAM_ABILITIES:
         for asked in entry["probing_questions"].get(ability, ()):
-            answers = frozenset(_numbers(asked.get("source_chat_ids") or [])) & known
+            answers = frozenset(numbers(asked.get("source_chat_ids") or [])) & known
             if answers:
                 questions.append(Question(asked["question"], day, answers, frozenset()))
     return Conversation(messages, questions)
 
 
-def _beam_day(anchor: str | None) -> datetime | None:
+def beam_day(anchor: str | None) -> datetime | None:
+    """Return the day that BEAM writes like `March-15-2024`; None for anything else."""
     try:
         return datetime.strptime(anchor or "", "%B-%d-%Y").replace(tzinfo=UTC)
     except ValueError:
         return None
 
 
-def _numbers(nested: Json) -> Iterator[str]:
+def numbers(nested: Json) -> Iterator[str]:
     """Yield the numbers in lists of lists, of mappings, of strings like "12, 14"."""
     if isinstance(nested, dict):
         nested = list(nested.values())
     if isinstance(nested, list):
         for part in nested:
-            yield from _numbers(part)
+            yield from numbers(part)
     else:
         yield from re.findall(r"\d+", str(nested))

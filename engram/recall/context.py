@@ -4,9 +4,13 @@ Pure. Nothing is cut: a piece is shown whole or left out with a reason. What is 
 
 1. core facts, the newest first;
 2. the last exchange of the conversation;
-3. memories, best first, in a share of what is left, so that a long conversation cannot push them all out;
+3. memories, in a share of what is left, so that a long conversation cannot push them all out;
 4. the rest of the conversation, from the newest back, without gaps;
 5. further memories in what is left then, those that the conversation turned out not to show among them.
+
+Where the client says what it asks, its question need not be in the conversation: then memories come before the last
+exchange, in a larger share. Memories are taken by what they are worth for what they cost, so that one long answer of an
+assistant does not keep out five short messages that say more.
 
 Token counts that were stored with the messages tell almost exactly what a line will cost; the text that comes out is
 counted anyway, and if it is over after all, the pieces are chosen again for less.
@@ -18,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 from engram.projections.rows import FactRow, MessageRow, SessionRow
+from engram.recall.explanation import HitExplained
 from engram.recall.render import (
     CONVERSATION_HEADING,
     CORE_HEADING,
@@ -37,6 +42,13 @@ Count = Callable[[str], int]
 
 MEMORIES_SHARE = 1 / 3
 """Of what facts and the last exchange leave: enough for a handful of memories in a small budget."""
+
+ASKED_MEMORIES_SHARE = 9 / 10
+"""Of what facts leave, when the client says what it asks: at 2 000 tokens three quarters lose one gold turn in a hundred
+more of those that were found (`benchmarks/context_quality.py`)."""
+
+LINE_TOKENS = 20
+"""Roughly what a memory costs beside its text, when its worth is weighed against it."""
 
 HOPE_TOKENS = 3
 """How far over the budget a choice may seem to be before it is not even tried: the joints between lines can save so
@@ -75,6 +87,10 @@ class Hit(Protocol):
     @property
     def similarity(self) -> float | None:
         """Cosine of query and text; None when the text has no vector yet."""
+
+    @property
+    def explained(self) -> HitExplained | None:
+        """What each stage of the search said of it; only when asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,20 +259,33 @@ def _choose(material: Material, budget: int, costs: _Costs) -> _Choice:
     choice = _Choice(budget=budget)
     _choose_facts(choice, material.facts, costs)
     parts = exchanges(material.recent)[::-1]
-    shown = _choose_turns(choice, parts[:1], costs)
-    hits = [hit.message for hit in material.hits if _near_enough(hit, material.similarity_threshold)]
+    is_asked = material.asked is None and bool(material.hits)
+    shown = is_asked or _choose_turns(choice, parts[:1], costs)
+    hits = [hit.message for hit in material.hits if near_enough(hit, material.similarity_threshold)]
+    best, others = _by_value(hits[: material.memories_max]), _by_value(hits[material.memories_max :])
     asked = set() if material.asked is None else {material.asked.text.strip()}
     window = asked.union(message.text.strip() for message in material.recent)
-    outside = [message for message in hits if message.text.strip() not in window]
-    _choose_memories(choice, outside, material.memories_max, int(choice.room * MEMORIES_SHARE), costs)
+    outside = [message for message in best if message.text.strip() not in window]
+    share = ASKED_MEMORIES_SHARE if is_asked else MEMORIES_SHARE
+    _choose_memories(choice, outside, material.memories_max, int(choice.room * share), costs)
     if shown:
-        _choose_turns(choice, parts[1:], costs)
+        _choose_turns(choice, parts if is_asked else parts[1:], costs)
     choice.texts |= asked
-    _choose_memories(choice, hits, material.memories_max, choice.room, costs)
+    _choose_memories(choice, [*best, *others], material.memories_max, choice.room, costs)
     return choice
 
 
-def _near_enough(hit: Hit, threshold: float | None) -> bool:
+def _by_value(hits: Sequence[MessageRow]) -> list[MessageRow]:
+    """Return hits, which come best first, by worth for cost: the worth falls with the rank, the cost counts half.
+
+    It is rank times the root of the cost, squared so that whole numbers are compared.
+    """
+    ranked = sorted(enumerate(hits, start=1), key=lambda pair: pair[0] ** 2 * (pair[1].tokens + LINE_TOKENS))
+    return [message for _, message in ranked]
+
+
+def near_enough(hit: Hit, threshold: float | None) -> bool:
+    """Return whether a hit passes the threshold; one without a vector passes none."""
     return threshold is None or (hit.similarity is not None and hit.similarity >= threshold)
 
 
@@ -285,7 +314,7 @@ def _choose_turns(choice: _Choice, parts: Iterable[Sequence[MessageRow]], costs:
 def _choose_memories(
     choice: _Choice, messages: Iterable[MessageRow], memories_max: int, room: int, costs: _Costs
 ) -> None:
-    """Add the memories that fit into `room`, the best first, and that are not shown yet."""
+    """Add the memories that fit into `room`, in their order, and that are not shown yet."""
     for message in messages:
         if len(choice.memories) == memories_max:
             return
@@ -337,7 +366,7 @@ def _memories(material: Material, choice: _Choice) -> tuple[list[Hit], list[Omit
             shown.append(hit)
         elif choice.shows(hit.message):
             omitted.append(Omitted("memories", hit.message, "duplicate"))
-        elif not _near_enough(hit, material.similarity_threshold):
+        elif not near_enough(hit, material.similarity_threshold):
             omitted.append(Omitted("memories", hit.message, "threshold"))
         else:
             omitted.append(Omitted("memories", hit.message, "budget"))

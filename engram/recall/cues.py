@@ -15,9 +15,21 @@ QUERY_CHARS_MAX = 4096
 NAME_CHARS_MAX = 60
 """A longer text before a colon is a sentence, not a speaker's name."""
 
+_QUESTION_MARKS = "?\uff1f\u061f\u037e"
+"""Latin, East Asian, Arabic, Greek."""
 _SPEAKER = re.compile(r"[^\W\d_][\w.'-]*(?: [^\W\d_][\w.'-]*){0,2}(?=: )")
 _ASKS_WHEN = re.compile(
     r"\b(?:when|how long|how many (?:days|weeks|months|years)|(?:what|which) (?:date|day|month|year|time))\b"
+)
+_SAY = "recommend suggest mention tell say give list provide advise propose explain share describe create write make"
+_SAID = (
+    "recommended suggested mentioned told said gave given listed provided advised proposed explained shared described "
+    "created wrote written made"
+)
+_ASKS_ASSISTANT = re.compile(
+    rf"\bdid you (?:\w+ )?(?:{'|'.join(_SAY.split())})\b"
+    rf"|\byou(?:'ve| have| had)?(?: \w+)? (?:{'|'.join(_SAID.split())})\b"
+    r"|\bremind me (?:of )?what you\b|\bour (?:previous|last|earlier|past) (?:conversation|chat|discussion)\b"
 )
 _SPEAKING_ROLES = ("user", "assistant")
 _NEAR_WORDS = "yesterday today tonight tomorrow ago days week weeks weekend month months year years"
@@ -27,7 +39,8 @@ _TIME_WORDS = frozenset({*MONTHS, *WEEKDAYS, *map(str, range(1900, 2100)), *_NEA
 
 def asks(text: str) -> bool:
     """Whether a message asks something, so that the next one may hold the answer."""
-    return "?" in text[-ASK_CHARS:]
+    end = text[-ASK_CHARS:]
+    return any(mark in end for mark in _QUESTION_MARKS)
 
 
 def tells_time(found: Collection[str]) -> bool:
@@ -38,6 +51,11 @@ def tells_time(found: Collection[str]) -> bool:
 def asks_when(query: str) -> bool:
     """Whether a query asks for a time or a duration."""
     return _ASKS_WHEN.search(query[:QUERY_CHARS_MAX].lower()) is not None
+
+
+def asks_assistant(query: str) -> bool:
+    """Whether a query asks what the one it is put to has said before: "what did you suggest?"."""
+    return _ASKS_ASSISTANT.search(query[:QUERY_CHARS_MAX].lower()) is not None
 
 
 def speaker(name: str | None, text: str, role: Role) -> str:

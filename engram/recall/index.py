@@ -6,7 +6,6 @@ each, and speakers' names go when the session goes. Forgetting one message means
 Belongs to one thread at a time. Folding in any number of steps gives the same index as folding at once.
 """
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ from engram.projections.rows import MessageRow, RecallDelta, VectorRow
 from engram.recall import blob, cues
 from engram.recall.columns import Column
 from engram.recall.postings import Matches, Postings, Sealed, no_postings
-from engram.recall.terms import date_terms, terms, words
+from engram.recall.terms import counted, date_terms, words
 from engram.recall.vectors import Chunks, RowVectors, Similarities, no_chunks
 
 EPISODE_GAP_MS = 30 * 60 * 1000
@@ -192,12 +191,11 @@ class SessionIndex:
         for number, message in enumerate(messages):
             text = message.text if message.name is None else f"{message.name}: {message.text}"
             found = words(text)
-            row_terms = date_terms(message.when_ms) + terms(found)
-            counts = Counter(row_terms)
-            found_terms.extend(counts)
-            found_counts.extend(counts.values())
-            found_rows.extend([row + number] * len(counts))
-            lengths.append(len(row_terms))
+            row_terms = counted(found, date_terms(message.when_ms))
+            found_terms.extend(row_terms.counts)
+            found_counts.extend(row_terms.counts.values())
+            found_rows.extend([row + number] * len(row_terms.counts))
+            lengths.append(row_terms.length)
             flags[number] |= _flags(message, found)
             speakers.append(self._speaker_number(cues.speaker(message.name, message.text, message.role)))
         self._postings.add(found_terms, found_rows, found_counts)

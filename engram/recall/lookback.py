@@ -8,6 +8,7 @@ from engram.projections.past import Cut, Log, PastReads
 from engram.projections.past import Reads as PresentReads
 from engram.projections.rows import SessionRow
 from engram.recall.differences import Reads as DifferenceReads
+from engram.recall.filters import Condition
 from engram.recall.reader import ContextReader, Tokens
 from engram.recall.search import SearchResult
 
@@ -24,6 +25,8 @@ class Searcher(Protocol):
         now_ms: int | None,
         min_score: float | None = None,
         cuts: Mapping[int, Cut],
+        where: Condition | None = None,
+        explain: bool = False,
     ) -> SearchResult:
         """Return the messages of `scope` that fit `query` best, of what `cuts` leave of each session, by its key."""
 
@@ -45,6 +48,8 @@ class PastSearches:
         top_k: int,
         now_ms: int | None,
         min_score: float | None = None,
+        where: Condition | None = None,
+        explain: bool = False,
     ) -> SearchResult:
         """Return the messages of `scope` that fit `query` best; the rows come from the same past.
 
@@ -53,7 +58,14 @@ class PastSearches:
         cuts = {row.session_key: await self._reads.cut(row) for row in scope}
         foreign = {key: cut._replace(vectors=()) for key, cut in cuts.items() if not cut.models <= {self._model}}
         found = await self._searcher.search(
-            scope, query, top_k=top_k, now_ms=now_ms, min_score=min_score, cuts=cuts | foreign
+            scope,
+            query,
+            top_k=top_k,
+            now_ms=now_ms,
+            min_score=min_score,
+            cuts=cuts | foreign,
+            where=where,
+            explain=explain,
         )
         return found._replace(degraded=found.degraded or bool(foreign))
 

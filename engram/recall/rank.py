@@ -22,16 +22,18 @@ K1 = 1.2
 ROW_B = 0.6
 EPISODE_B = 0.75
 ASSISTANT_WEIGHT = 0.5
-"""Assistants' long rows hold every word of a question, seldom what the user said of themselves."""
+ASSISTANT_COSTS = 0.2
+"""Assistants' long rows hold every word of a question, seldom what the user said of themselves. Both are waived for a
+query that asks what the assistant said."""
 REPLY_LENDS = 0.3
 EPISODE_WEIGHT = 1.0
 LEXICAL_WEIGHT = 0.5
 DENSE_WEIGHT = 0.5
 QUESTION_LENDS = 0.4
-SPEAKER_LIFT = 1.0
+SPEAKER_LIFT = 2.0
 WHEN_LIFT = 1.0
 NEAR_LIFT = 1.0
-"""Lifts are in units of a score's deviation: what a query says outright is worth about one."""
+"""Lifts are in units of a score's deviation: what a query says outright is worth one or two."""
 NEAR_MS = 7 * 86_400_000
 """At this distance from a time that the query names the lift is 1/e of the full one."""
 
@@ -44,6 +46,7 @@ SCORE_MAX = 30.0
 Floats = npt.NDArray[np.floating]
 Numbers = npt.NDArray[np.integer]
 Booleans = npt.NDArray[np.bool_]
+Embed = Callable[[Mapping[str, float]], npt.NDArray[np.float32] | None]
 
 
 class Query(NamedTuple):
@@ -53,6 +56,8 @@ class Query(NamedTuple):
     terms: Mapping[str, int]
     """Distinct words that are terms, with their terms."""
     asks_when: bool
+    asks_assistant: bool
+    """Whether it asks what the assistant said."""
     spans: Sequence[Span]
     """Times that it names."""
 
@@ -77,6 +82,18 @@ class Found(NamedTuple):
     counts: Floats
 
 
+class Scored(NamedTuple):
+    """Every row of a scope with its score, and where that comes from; arrays of one length."""
+
+    rows: Frame
+    similarities: Similarities
+    evidence: Mapping[str, Floats]
+    """BM25 and what it lends, each in its own units."""
+    lifts: Mapping[str, Floats | float]
+    """What adds up to the scores, in units of a deviation; 0.0: a cue that the query does not give."""
+    scores: Floats
+
+
 class Ranked(NamedTuple):
     """A row that was found."""
 
@@ -87,11 +104,14 @@ class Ranked(NamedTuple):
     """Between 0 and 1."""
     similarity: float | None
     """Cosine of query and row; None without vectors."""
+    row: int = 0
+    """Its place among all rows of the scope."""
 
 
 def understand(text: str, now_ms: int) -> Query:
     """Read a query; the times that it names are seen from `now_ms`."""
-    return Query(text, query_terms(text, words_max=QUERY_WORDS_MAX), cues.asks_when(text), spans(text, now_ms))
+    found = query_terms(text, words_max=QUERY_WORDS_MAX)
+    return Query(text, found, cues.asks_when(text), cues.asks_assistant(text), spans(text, now_ms))
 
 
 def frame(indexes: Sequence[SessionIndex]) -> Frame:
@@ -133,18 +153,18 @@ def saturated(counts: Floats, lengths: Numbers, mean_length: float, b: float) ->
     return counts * (K1 + 1.0) / (counts + K1 * (1.0 - b + b * lengths / mean_length))
 
 
-def row_bm25(found: Found, rows: Frame, term_idf: Floats) -> Floats:
-    """Step 2: each row's BM25; an assistant's counts half."""
+def row_bm25(found: Found, rows: Frame, term_idf: Floats, assistant_weight: float) -> Floats:
+    """Step 2: each row's BM25; an assistant's has a weight of its own."""
     gains = saturated(found.counts, rows.lengths[found.rows], _mean_length(rows.lengths), ROW_B) * term_idf[found.slots]
     scores = _summed(found.rows, gains, len(rows.lengths))
-    scores[(rows.flags & ASSISTANT) != 0] *= ASSISTANT_WEIGHT
+    scores[(rows.flags & ASSISTANT) != 0] *= assistant_weight
     return scores
 
 
 def lend_back(scores: Floats, flags: npt.NDArray[np.uint8]) -> Floats:
-    """Step 3: a row lends to the one before it in its episode: the reply vouches for its question."""
-    lent = scores.copy()
-    lent[:-1] += REPLY_LENDS * scores[1:] * ((flags[1:] & STARTS_EPISODE) == 0)
+    """Step 3: what a row lends to the one before it in its episode: the reply vouches for its question."""
+    lent = np.zeros(len(scores))
+    lent[:-1] = REPLY_LENDS * scores[1:] * ((flags[1:] & STARTS_EPISODE) == 0)
     return lent
 
 
@@ -195,22 +215,22 @@ def standardized(scores: Floats) -> Floats:
     return centred / deviation if deviation > 1e-9 else np.zeros(len(scores))  # noqa: PLR2004 - rounding, not a deviation
 
 
-def fused(lexical: Floats, similarities: Similarities) -> Floats:
-    """Step 6: the mean of both in units of their deviation. A row without a vector is taken for an average one."""
+def fused(lexical: Floats, similarities: Similarities) -> tuple[Floats, Floats]:
+    """Step 6: both in units of their deviation, half each. A row without a vector is taken for an average one."""
     cosines, known = similarities
     vectors = np.count_nonzero(known)
     if not vectors:
-        return LEXICAL_WEIGHT * standardized(lexical)
+        return LEXICAL_WEIGHT * standardized(lexical), np.zeros(len(lexical))
     # Where nothing is known the cosine is 0, so the sum is that of the known ones.
     filled = np.where(known, cosines, cosines.sum(dtype=np.float64) / vectors)
-    return LEXICAL_WEIGHT * standardized(lexical) + DENSE_WEIGHT * standardized(filled)
+    return LEXICAL_WEIGHT * standardized(lexical), DENSE_WEIGHT * standardized(filled)
 
 
 def lend_on(scores: Floats, flags: npt.NDArray[np.uint8]) -> Floats:
-    """Step 7: a row that asks lends to the next one of its episode, unless an assistant says that."""
-    lent = scores.copy()
+    """Step 7: what a row that asks lends to the next one of its episode, unless an assistant says that."""
+    lent = np.zeros(len(scores))
     takes = ((flags[:-1] & ASKS) != 0) & ((flags[1:] & (ASSISTANT | STARTS_EPISODE)) == 0)
-    lent[1:] += QUESTION_LENDS * np.maximum(scores[:-1], 0.0) * takes
+    lent[1:] = QUESTION_LENDS * np.maximum(scores[:-1], 0.0) * takes
     return lent
 
 
@@ -223,14 +243,21 @@ def speaker_lift(indexes: Sequence[SessionIndex], query: str) -> Floats | float:
     return SPEAKER_LIFT * np.concatenate([index.spoken_by(name) for index in indexes])
 
 
-def time_lift(indexes: Sequence[SessionIndex], query: Query, flags: npt.NDArray[np.uint8]) -> Floats | float:
-    """Step 9: lift rows that tell a time when one is asked for, and rows near a time that the query names."""
-    lift: Floats | float = 0.0
-    if query.asks_when:
-        lift = WHEN_LIFT * ((flags & TELLS_TIME) != 0)
-    if query.spans:
-        lift = lift + NEAR_LIFT * nearness(np.concatenate([index.rows.whens_ms for index in indexes]), query.spans)
-    return lift
+def when_lift(query: Query, flags: npt.NDArray[np.uint8]) -> Floats | float:
+    """Step 9: lift rows that tell a time when one is asked for."""
+    return WHEN_LIFT * ((flags & TELLS_TIME) != 0) if query.asks_when else 0.0
+
+
+def near_lift(indexes: Sequence[SessionIndex], query: Query) -> Floats | float:
+    """Step 9: lift rows near a time that the query names."""
+    if not query.spans:
+        return 0.0
+    return NEAR_LIFT * nearness(np.concatenate([index.rows.whens_ms for index in indexes]), query.spans)
+
+
+def assistant_cost(query: Query, flags: npt.NDArray[np.uint8]) -> Floats | float:
+    """Step 10: an assistant's rows come after others that fit as well, unless the assistant is asked about."""
+    return 0.0 if query.asks_assistant else -ASSISTANT_COSTS * ((flags & ASSISTANT) != 0)
 
 
 def nearness(whens_ms: npt.NDArray[np.int64], named: Sequence[Span]) -> Floats:
@@ -254,43 +281,61 @@ def best(scores: Floats, top_k: int) -> Numbers:
 
 
 def rank(
-    indexes: Sequence[SessionIndex],
-    query: Query,
-    embed: Callable[[Mapping[str, float]], npt.NDArray[np.float32] | None],
-    top_k: int,
+    indexes: Sequence[SessionIndex], query: Query, embed: Embed, top_k: int, among: Booleans | None = None
 ) -> list[Ranked]:
     """Return the best `top_k` rows of all the indexes, best first.
 
-    `embed` turns the query's words, each with its idf in this scope, into a vector; None: without vectors.
+    `embed` turns the query's words, each with its idf in this scope, into a vector; None: without vectors. Of all
+    rows only those that `among` marks are returned, but every row counts in the statistics.
     """
     places = [place for place, index in enumerate(indexes) if len(index)]
     if not places or top_k <= 0:
         return []
     indexes = [indexes[place] for place in places]
+    ranked = hits(indexes, scored(indexes, query, embed), top_k, among)
+    return [row._replace(place=places[row.place]) for row in ranked]
+
+
+def scored(indexes: Sequence[SessionIndex], query: Query, embed: Embed) -> Scored:
+    """Return what the recipe says of every row of the indexes, of which each has rows."""
     rows = frame(indexes)
     slot_of = {term: slot for slot, term in enumerate(dict.fromkeys(query.terms.values()))}
     found = find(indexes, list(slot_of))
     term_idf = idf(len(rows.lengths), np.bincount(found.slots, minlength=len(slot_of)))
     vector = embed({word: float(term_idf[slot_of[term]]) for word, term in query.terms.items()})
 
-    lexical = lend_back(row_bm25(found, rows, term_idf), rows.flags)
-    lexical += EPISODE_WEIGHT * episode_bm25(found, rows, len(slot_of))
+    row = row_bm25(found, rows, term_idf, 1.0 if query.asks_assistant else ASSISTANT_WEIGHT)
+    evidence = {"row": row, "reply": lend_back(row, rows.flags), "episode": episode_bm25(found, rows, len(slot_of))}
     similarities = dense(indexes, vector, len(rows.lengths))
-    scores = lend_on(fused(lexical, similarities), rows.flags)
-    scores = scores + speaker_lift(indexes, query.text) + time_lift(indexes, query, rows.flags)
-    ranked = _ranked(indexes, rows, scores, similarities, best(scores, top_k))
-    return [row._replace(place=places[row.place]) for row in ranked]
+    lexical, semantic = fused(evidence["row"] + evidence["reply"] + EPISODE_WEIGHT * evidence["episode"], similarities)
+    lifts: dict[str, Floats | float] = {
+        "lexical": lexical,
+        "dense": semantic,
+        "asked": lend_on(lexical + semantic, rows.flags),
+        "speaker": speaker_lift(indexes, query.text),
+        "when": when_lift(query, rows.flags),
+        "near": near_lift(indexes, query),
+        "assistant": assistant_cost(query, rows.flags),
+    }
+    scores: Floats = np.zeros(len(rows.lengths))
+    for lift in lifts.values():
+        scores += lift
+    return Scored(rows, similarities, evidence, lifts, scores)
 
 
-def _ranked(
-    indexes: Sequence[SessionIndex], rows: Frame, scores: Floats, similarities: Similarities, places: Numbers
-) -> list[Ranked]:
-    starts = np.cumsum([0, *rows.sizes])
+def hits(indexes: Sequence[SessionIndex], scope: Scored, top_k: int, among: Booleans | None = None) -> list[Ranked]:
+    """Return the best `top_k` rows of those that `among` marks (None: of all), best first."""
+    if among is None:
+        places = best(scope.scores, top_k)
+    else:
+        marked = np.flatnonzero(among)
+        places = marked[best(scope.scores[marked], top_k)]
+    starts = np.cumsum([0, *scope.rows.sizes])
     sessions = starts.searchsorted(places, side="right") - 1
-    chances = 1.0 / (1.0 + np.exp(-np.clip(scores[places], -SCORE_MAX, SCORE_MAX)))
+    chances = 1.0 / (1.0 + np.exp(-np.clip(scope.scores[places], -SCORE_MAX, SCORE_MAX)))
     ranked = []
     for place, session, chance in zip(places.tolist(), sessions.tolist(), chances.tolist(), strict=True):
         ordinal = indexes[session].ordinal(place - int(starts[session]))
-        cosine = float(similarities.cosines[place]) if similarities.known[place] else None
-        ranked.append(Ranked(session, ordinal, chance, cosine))
+        cosine = float(scope.similarities.cosines[place]) if scope.similarities.known[place] else None
+        ranked.append(Ranked(session, ordinal, chance, cosine, place))
     return ranked

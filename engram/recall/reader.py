@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol, assert_never
+from typing import Final, Literal, NamedTuple, Protocol, assert_never
 
 import msgspec
 
+from engram.clock import Clock, SystemClock
 from engram.errors import NotFoundError
 from engram.events import Role
 from engram.projections.rows import FactRow, MessageRow, SessionRow
 from engram.recall.context import Count, Hit, Material, Omitted, Packed, Reason, Section, answer_end, pack
+from engram.recall.context_explained import ContextExplained, explain_candidates
+from engram.recall.explanation import ScopeExplained
 from engram.recall.render import Turn, anthropic_messages, background, openai_messages, timestamp
 
 Scope = Literal["session", "agent", "user"]
@@ -66,6 +69,10 @@ class Found(Protocol):
     def degraded(self) -> bool:
         """True when no vectors could be used."""
 
+    @property
+    def explained(self) -> ScopeExplained | None:
+        """What became of the scope; only when asked for."""
+
 
 class Searches(Protocol):
     """The part of the searcher that a context needs."""
@@ -77,6 +84,7 @@ class Searches(Protocol):
         *,
         top_k: int,
         now_ms: int | None,
+        explain: bool,
     ) -> Found:
         """Return the messages of `scope` that fit `query` best."""
 
@@ -133,6 +141,30 @@ class Context(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     messages: list[Turn] | None = None
     degraded: bool = False
     """No vectors could be used: words and time alone decided."""
+    explain: ContextExplained | None = None
+
+
+class _Nothing(NamedTuple):
+    hits: Sequence[Hit] = ()
+    degraded: bool = False
+    explained: ScopeExplained | None = None
+
+
+NOTHING_FOUND: Final = _Nothing()
+
+
+class _Watch:
+    """Notes how long each stage took."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.took_ms: dict[str, float] = {}
+        self._clock = clock
+        self._began_s = clock.monotonic_s()
+
+    def lap(self, stage: str) -> None:
+        now_s = self._clock.monotonic_s()
+        self.took_ms[stage] = round(1000 * (now_s - self._began_s), 3)
+        self._began_s = now_s
 
 
 class _Query(NamedTuple):
@@ -143,7 +175,10 @@ class _Query(NamedTuple):
 class ContextReader:
     """Reads contexts. Changes nothing, holds no state."""
 
-    def __init__(self, reads: Reads, searcher: Searches, tokens: Tokens, *, short_term_count: int) -> None:
+    def __init__(
+        self, reads: Reads, searcher: Searches, tokens: Tokens, *, short_term_count: int, clock: Clock | None = None
+    ) -> None:
+        self._clock = clock if clock is not None else SystemClock()
         self._reads = reads
         self._searcher = searcher
         self._count: Count = tokens.count
@@ -161,35 +196,44 @@ class ContextReader:
         now_ms: int | None,
         scope: Scope,
         format: Format,  # noqa: A002 - the published name of the parameter
+        explain: bool = False,
     ) -> Context:
         """Return the context of a session: `max_tokens` at most, as cl100k_base counts its text.
 
         Raises:
             NotFoundError: The session is unknown.
         """
+        watch = _Watch(self._clock)
         index = self._reads.applied_index
         known = await self._reads.conversation(session_id, tenant, self._short_term_count + LOOK_BACK_MESSAGES)
         if known is None:
             raise NotFoundError("session", session_id)
         recent = conversation_of(known.recent, self._short_term_count)
         wanted = _query(query, recent)
-        hits: Sequence[Hit] = ()
-        degraded = False
+        watch.lap("read")
+        found: Found = NOTHING_FOUND
         if wanted is not None and long_term_top_k > 0 and max_tokens > 0:
-            sessions = await self._sessions(known.session, scope)
-            top_k = long_term_top_k + len(recent)
-            found = await self._searcher.search(sessions, wanted.text, top_k=top_k, now_ms=now_ms)
-            hits, degraded = candidates(found.hits, recent, long_term_top_k), found.degraded
+            sessions, top_k = await self._sessions(known.session, scope), long_term_top_k + len(recent)
+            found = await self._searcher.search(sessions, wanted.text, top_k=top_k, now_ms=now_ms, explain=explain)
+        watch.lap("search")
         material = Material(
             facts=known.facts,
             recent=recent,
-            hits=hits,
-            asked=None if wanted is None else wanted.asked,
+            hits=candidates(found.hits, recent, long_term_top_k),
+            asked=wanted and wanted.asked,
             memories_max=long_term_top_k,
             similarity_threshold=similarity_threshold,
         )
         packed = await self._pack(material, max_tokens)
-        return _context(packed, known.session, max_tokens=max_tokens, index=index, degraded=degraded, form=format)
+        watch.lap("pack")
+        context = _context(packed, known.session, max_tokens, index, degraded=found.degraded, form=format)
+        if explain:
+            candidates_told = explain_candidates(material, packed, max_tokens - packed.tokens, self._count)
+            told = ContextExplained(
+                query=wanted and wanted.text, candidates=candidates_told, search=found.explained, took_ms=watch.took_ms
+            )
+            return msgspec.structs.replace(context, explain=told)
+        return context
 
     async def _sessions(self, session: SessionRow, scope: Scope) -> Sequence[SessionRow]:
         """Return the sessions to search; a session without agent or user is a scope of its own."""
@@ -257,7 +301,7 @@ def _ends(text: str) -> str:
 
 
 def _context(
-    packed: Packed, session: SessionRow, *, max_tokens: int, index: int, degraded: bool, form: Format
+    packed: Packed, session: SessionRow, max_tokens: int, index: int, *, degraded: bool, form: Format
 ) -> Context:
     core, memories, conversation = packed.section_tokens
     system, messages = _messages(packed, form)

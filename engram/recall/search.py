@@ -13,8 +13,12 @@ from engram.clock import Clock, SystemClock
 from engram.inference.embedder import EmbedderError, LocalEmbedder, RemoteEmbedder
 from engram.projections.past import Cut
 from engram.projections.rows import MessageRow, SessionRow
-from engram.recall import freshness
+from engram.recall import filters, freshness
+from engram.recall.explanation import HitExplained, ScopeExplained, rank_and_explain
+from engram.recall.filters import Condition, Labels
 from engram.recall.index import SessionIndex
+from engram.recall.labels import LabelCache
+from engram.recall.labels import Reads as LabelReads
 from engram.recall.past_index import as_it_was
 from engram.recall.rank import Ranked, rank, understand
 
@@ -32,7 +36,7 @@ NO_CUTS: Mapping[int, Cut] = {}
 Vector = npt.NDArray[np.float32]
 
 
-class Reads(freshness.Reads, Protocol):
+class Reads(freshness.Reads, LabelReads, Protocol):
     """The part of the primary store that searching reads."""
 
     async def messages_at(self, wanted: Sequence[tuple[int, int]]) -> list[MessageRow]:
@@ -40,7 +44,7 @@ class Reads(freshness.Reads, Protocol):
 
 
 class Observer(Protocol):
-    """Told how long each stage of a search took: load, embed, rank, fetch."""
+    """Told how long each stage of a search took: load, embed, filter, rank, fetch."""
 
     def searched(self, stage: str, seconds: float) -> None:
         """Take note of one stage of one search."""
@@ -55,6 +59,8 @@ class Hit(NamedTuple):
     """How well it fits, between 0 and 1."""
     similarity: float | None
     """Cosine of query and text; None without vectors."""
+    explained: HitExplained | None = None
+    """Only when asked for."""
 
 
 class SearchResult(NamedTuple):
@@ -64,6 +70,38 @@ class SearchResult(NamedTuple):
     """Best first."""
     degraded: bool
     """Whether the query had no vector because the embedder failed."""
+    explained: ScopeExplained | None = None
+    """Only when asked for."""
+
+
+class _Asked(NamedTuple):
+    """What a search asks of the indexes."""
+
+    query: str
+    now_ms: int | None
+    top_k: int
+    where: Condition | None
+    explain: bool
+
+
+class _Part(NamedTuple):
+    """One session of a scope, as it is searched."""
+
+    session: SessionRow
+    whole: SessionIndex
+    cut: Cut | None
+    labels: Labels | None
+
+
+class _Best(NamedTuple):
+    """What the indexes answer."""
+
+    rows: list[Ranked]
+    explained: list[HitExplained]
+    messages: int
+    """In the scope."""
+    fitting: int
+    """Those of them that fit the filter."""
 
 
 class Searcher:
@@ -87,6 +125,7 @@ class Searcher:
             self._remote = _QueryVectors(embedder)
         self._observer = observer
         self._clock = clock if clock is not None else SystemClock()
+        self._labels = LabelCache(reads)
         self.indexes = freshness.Indexes(reads, cache_bytes_max=cache_bytes_max)
         """Also for the sealer: every index has one owner."""
 
@@ -103,32 +142,47 @@ class Searcher:
         now_ms: int | None,
         min_score: float | None = None,
         cuts: Mapping[int, Cut] = NO_CUTS,
+        where: Condition | None = None,
+        explain: bool = False,
     ) -> SearchResult:
         """Return the best `top_k` messages of the sessions in `scope`, by statistics of all of them together.
 
         Everything that the rows say has happened is seen. Times in the query are relative to `now_ms`; None: to the
-        scope's latest message. Hits below `min_score` are left out. `cuts` leave less of a session, by its key.
+        scope's latest message. Hits below `min_score` are left out. `cuts` leave less of a session, by its key. Only
+        messages that fit `where` are found, however far down they stand; the statistics stay those of the scope.
         """
         sessions = sorted(scope, key=lambda session: session.session_key)
+        took_s: dict[str, float] = {}
         async with asyncio.TaskGroup() as group:
-            embedding = group.create_task(self._embedded(query)) if self._remote is not None else None
-            with self._timed("load"):
+            embedding = group.create_task(self._embedded(query, took_s)) if self._remote is not None else None
+            with self._timed("load", took_s):
                 cached = [await self.indexes.current(session) for session in sessions]
         vector = None if embedding is None else embedding.result()
-        indexes = [
-            (entry.index, cuts.get(session.session_key)) for session, entry in zip(sessions, cached, strict=True)
+        labels = await self._labels_of(sessions, where, took_s)
+        parts = [
+            _Part(session, entry.index, cuts.get(session.session_key), label)
+            for session, entry, label in zip(sessions, cached, labels, strict=True)
         ]
-        with self._timed("rank"):
-            ranked = await self.indexes.run(_ranked, indexes, query, now_ms, self._vector_of(query, vector), top_k)
-        if min_score is not None:
-            ranked = [row for row in ranked if row.score >= min_score]
-        with self._timed("fetch"):
-            hits = await self._hits(sessions, ranked)
-        return SearchResult(hits, degraded=embedding is not None and vector is None)
+        asked = _Asked(query, now_ms, top_k, where, explain)
+        with self._timed("rank", took_s):
+            best = await self.indexes.run(_best, parts, asked, self._vector_of(query, vector))
+        ranked = [row for row in best.rows if min_score is None or row.score >= min_score]
+        with self._timed("fetch", took_s):
+            hits = await self._hits(sessions, ranked, best.explained)
+        explained = _explained(sessions, best, len(ranked), took_s) if explain else None
+        return SearchResult(hits, embedding is not None and vector is None, explained)
 
-    async def _embedded(self, query: str) -> Vector | None:
+    async def _labels_of(
+        self, sessions: Sequence[SessionRow], where: Condition | None, took_s: dict[str, float]
+    ) -> Sequence[Labels | None]:
+        if where is None or not filters.needs_labels(where):
+            return [None] * len(sessions)
+        with self._timed("filter", took_s):
+            return [await self._labels.of(session) for session in sessions]
+
+    async def _embedded(self, query: str, took_s: dict[str, float]) -> Vector | None:
         assert self._remote is not None
-        with self._timed("embed"):
+        with self._timed("embed", took_s):
             return await self._remote.of(query)
 
     def _vector_of(self, query: str, vector: Vector | None) -> Callable[[Mapping[str, float]], Vector | None]:
@@ -139,22 +193,27 @@ class Searcher:
         # A query without terms ("who are you", an emoji) has no weights; its plain vector still says something.
         return lambda weights: local.embed_query(weights) if weights else local.embed([query])[0]
 
-    async def _hits(self, sessions: Sequence[SessionRow], ranked: Sequence[Ranked]) -> list[Hit]:
+    async def _hits(
+        self, sessions: Sequence[SessionRow], ranked: Sequence[Ranked], explained: Sequence[HitExplained]
+    ) -> list[Hit]:
         if not ranked:
             return []
-        found = {(sessions[row.place].session_key, row.ordinal): row for row in ranked}
+        found = {(sessions[row.place].session_key, row.ordinal): place for place, row in enumerate(ranked)}
         messages = await self._reads.messages_at(list(found))
         hits = []
         for message in messages:
-            row = found[message.session_key, message.ordinal]
-            hits.append(Hit(sessions[row.place], message, row.score, row.similarity))
+            place = found[message.session_key, message.ordinal]
+            row = ranked[place]
+            why = explained[place] if explained else None
+            hits.append(Hit(sessions[row.place], message, row.score, row.similarity, why))
         return hits
 
     @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
+    def _timed(self, stage: str, took_s: dict[str, float]) -> Iterator[None]:
         start_s = self._clock.monotonic_s()
         yield
-        self._observer.searched(stage, self._clock.monotonic_s() - start_s)
+        took_s[stage] = self._clock.monotonic_s() - start_s
+        self._observer.searched(stage, took_s[stage])
 
 
 class _QueryVectors:
@@ -183,17 +242,42 @@ class _QueryVectors:
         return vector
 
 
-def _ranked(
-    whole: Sequence[tuple[SessionIndex, Cut | None]],
-    query: str,
-    now_ms: int | None,
-    vector_of: Callable[[Mapping[str, float]], Vector | None],
-    top_k: int,
-) -> list[Ranked]:
-    indexes = [index if cut is None else as_it_was(index, cut) for index, cut in whole]
+def _best(parts: Sequence[_Part], asked: _Asked, vector_of: Callable[[Mapping[str, float]], Vector | None]) -> _Best:
+    indexes = [part.whole if part.cut is None else as_it_was(part.whole, part.cut) for part in parts]
+    messages = sum(map(len, indexes))
+    among = _among(parts, indexes, asked.where)
+    now_ms = asked.now_ms
     if now_ms is None:
         now_ms = max((int(index.rows.whens_ms.max()) for index in indexes if len(index)), default=0)
-    return rank(indexes, understand(query, now_ms), vector_of, top_k)
+    query = understand(asked.query, now_ms)
+    fitting = messages if among is None else int(np.count_nonzero(among))
+    if not asked.explain:
+        return _Best(rank(indexes, query, vector_of, asked.top_k, among), [], messages, fitting)
+    rows, explained = rank_and_explain(indexes, query, vector_of, asked.top_k, among)
+    return _Best(rows, explained, messages, fitting)
+
+
+def _among(
+    parts: Sequence[_Part], indexes: Sequence[SessionIndex], where: Condition | None
+) -> npt.NDArray[np.bool_] | None:
+    """Return which rows of the scope may be found; None: all of them."""
+    if where is None:
+        return None
+    masks = [
+        filters.mask(where, part.session, index.rows, part.labels) for part, index in zip(parts, indexes, strict=True)
+    ]
+    return np.concatenate(masks) if masks else None
+
+
+def _explained(sessions: Sequence[SessionRow], best: _Best, kept: int, took_s: Mapping[str, float]) -> ScopeExplained:
+    return ScopeExplained(
+        sessions=len(sessions),
+        messages=best.messages,
+        filtered_out=best.messages - best.fitting,
+        beyond_top_k=best.fitting - len(best.rows),
+        below_min_score=len(best.rows) - kept,
+        took_ms={stage: round(1000 * seconds, 3) for stage, seconds in took_s.items()},
+    )
 
 
 def _is_local(embedder: LocalEmbedder | RemoteEmbedder | None) -> TypeGuard[LocalEmbedder]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from engram.events import TENANT_DEFAULT, Role
-from engram.projections.rows import MessageRow, RecallBlob, RecallDelta, SessionRow, VectorRow
+from engram.projections.rows import LabelRow, MessageRow, RecallBlob, RecallDelta, SessionRow, VectorRow
 from engram.recall.index import SessionIndex
 
 START_MS = 1_683_504_000_000
@@ -142,6 +142,12 @@ class MemoryReads:
         self.asked.append("messages_at")
         found = [self.sessions[key].messages.get(ordinal) for key, ordinal in wanted if key in self.sessions]
         return [message for message in found if message is not None]
+
+    async def labels(self, session_key: int, *, first: int, limit: int) -> list[LabelRow]:
+        self.asked.append("labels")
+        rows = self.sessions[session_key].messages.values()
+        labels = [LabelRow(row.ordinal, row.role, row.name, row.metadata) for row in rows if row.ordinal >= first]
+        return labels[:limit]
 
     async def unsealed(self, min_rows: int, limit: int) -> list[SessionRow]:
         due = []

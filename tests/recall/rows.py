@@ -5,6 +5,7 @@ from typing import NamedTuple
 from engram.events import TENANT_DEFAULT, Role
 from engram.inference.tokens import TokenCounter
 from engram.projections.rows import FactRow, MessageRow, SessionRow
+from engram.recall.explanation import HitExplained
 
 TOKENS = TokenCounter()
 
@@ -21,6 +22,7 @@ class Found(NamedTuple):
     message: MessageRow
     score: float = 0.5
     similarity: float | None = 0.5
+    explained: HitExplained | None = None
 
 
 def session(session_key: int = 1, *, session_id: str = "s1", agent_id: str | None = None) -> SessionRow:

@@ -179,10 +179,55 @@ def test_the_last_exchange_goes_before_memories() -> None:
     recent = [message(8, WORDS), message(9, "Understood.", "assistant")]
     budget = packed(material(recent=recent)).tokens
 
-    shown = packed(material(recent=recent, hits=[hit(message(1, "I like tea"))]), budget)
+    shown = packed(material(recent=recent, hits=[hit(message(1, "I like tea"))], asked=recent[0]), budget)
 
     assert shown.conversation == recent
     assert shown.memories == []
+
+
+def test_memories_go_before_the_last_exchange_when_the_client_says_what_it_asks() -> None:
+    recent = [message(8, WORDS), message(9, "Understood.", "assistant")]
+    hits = [hit(message(1, "I like tea"))]
+
+    shown = packed(material(recent=recent, hits=hits), packed(material(recent=recent)).tokens)
+
+    assert shown.memories == hits
+    assert shown.conversation == []
+
+
+def test_a_long_conversation_has_a_tenth_at_least_when_the_client_says_what_it_asks() -> None:
+    recent = [message(100 + place, f"{WORDS} {place}") for place in range(20)]
+    hits = [hit(message(place, f"{WORDS}, {place}")) for place in range(20)]
+
+    shown = packed(material(recent=recent, hits=hits, memories_max=20), 1300)
+
+    assert [row.ordinal for row in shown.conversation] == [118, 119]
+
+
+def test_one_long_memory_does_not_keep_out_short_ones_that_were_found_behind_it() -> None:
+    long = hit(message(0, WORDS * 5))
+    hits = [long, *(hit(message(place, f"I like number {place}")) for place in range(1, 10))]
+    budget = long.message.tokens + 70
+
+    assert packed(material(hits=hits), budget).memories == hits[1:]
+    assert packed(material(hits=hits[:1]), budget).memories == [long]
+
+
+def test_of_memories_that_cost_the_same_the_best_are_taken() -> None:
+    hits = [hit(message(place, f"{WORDS} {place}")) for place in range(9, 0, -1)]
+
+    shown = packed(material(hits=hits), 3 * hits[0].message.tokens + 60)
+
+    assert sorted(row.message.ordinal for row in shown.memories) == [7, 8, 9]
+
+
+def test_a_good_hit_in_the_conversation_keeps_its_place_when_the_conversation_has_no_room_for_it() -> None:
+    recent = [message(100, "My sister is Ann"), *(message(101 + place, f"{WORDS} {place}") for place in range(4))]
+    hits = [hit(recent[0]), *(hit(message(place, f"number {place}")) for place in range(3))]
+
+    shown = packed(material(recent=recent, hits=hits, memories_max=2), 2 * recent[1].tokens + 60)
+
+    assert [row.message for row in shown.memories] == [hits[1].message, recent[0]]
 
 
 def test_a_threshold_leaves_out_hits_below_it_and_those_without_a_vector() -> None:

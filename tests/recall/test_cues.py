@@ -2,7 +2,7 @@
 
 import pytest
 
-from engram.recall.cues import ASK_CHARS, NAME_CHARS_MAX, asks, asks_when, named, speaker, tells_time
+from engram.recall.cues import ASK_CHARS, NAME_CHARS_MAX, asks, asks_assistant, asks_when, named, speaker, tells_time
 from engram.recall.terms import words
 
 
@@ -70,3 +70,17 @@ def test_a_text_tells_a_time(text: str) -> None:
 @pytest.mark.parametrize("text", ["I may go", "she said 12345", "a lovely walk", ""])
 def test_a_text_tells_no_time(text: str) -> None:
     assert not tells_time(words(text))
+
+
+def test_a_query_asks_what_the_assistant_said() -> None:
+    asking = [
+        "How did you recommend structuring the work?",
+        "Which hotel had you suggested?",
+        "Remind me what you called it",
+        "In our previous chat there was a recipe",
+        "the book you also mentioned",
+    ]
+    others = ["Can you suggest a hotel?", "What did I tell you?", "Who recommended the book?", "you"]
+
+    assert [query for query in asking if not asks_assistant(query)] == []
+    assert [query for query in others if asks_assistant(query)] == []

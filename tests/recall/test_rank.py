@@ -83,14 +83,14 @@ def slow_scores(scope: Sequence[Sequence[MessageRow]], query: str) -> list[float
 
 
 def slow_lifts(rows: Sequence[MessageRow], starts: Sequence[bool], fused: Sequence[float], query: str) -> list[float]:
-    scores = list(fused)
+    scores = [score - (0.2 if row.role == "assistant" else 0) for score, row in zip(fused, rows, strict=True)]
     for number in range(1, len(rows)):
         asked = "?" in rows[number - 1].text and not starts[number] and rows[number].role != "assistant"
         scores[number] += 0.4 * max(fused[number - 1], 0) if asked else 0
     speakers = [speaker(row.name, row.text, row.role) for row in rows]
     spoken = {name for name in speakers if name in words(query)}
     if len(spoken) == 1:
-        scores = [score + (1.0 if name in spoken else 0) for score, name in zip(scores, speakers, strict=True)]
+        scores = [score + (2.0 if name in spoken else 0) for score, name in zip(scores, speakers, strict=True)]
     return scores
 
 
@@ -133,6 +133,23 @@ def test_an_assistants_row_counts_half() -> None:
     messages = [said(0, "blue lake", "assistant", when_ms=0), said(1, "blue lake", when_ms=DAY_MS)]
 
     assert order(messages, "lake") == [1, 0]
+
+
+def test_an_assistants_row_counts_whole_when_it_is_asked_about() -> None:
+    messages = [said(0, "blue lake trip", "assistant", when_ms=0), said(1, "lake", when_ms=DAY_MS)]
+
+    assert order(messages, "blue lake trip") == [0, 1]
+    asked = search([index_of(messages)], "What blue lake trip did you suggest?")
+    plain = search([index_of(messages)], "What blue lake trip shall we suggest?")
+    assert asked[0].ordinal == plain[0].ordinal == 0
+    assert asked[0].score > plain[0].score
+
+
+def test_of_rows_that_fit_as_well_the_assistants_comes_last() -> None:
+    messages = [said(0, "tea", when_ms=0), said(1, "tea", "assistant", when_ms=DAY_MS)]
+
+    assert order(messages, "violin") == [0, 1]
+    assert order(messages, "what did you say about the violin") == [1, 0]
 
 
 def test_a_reply_vouches_for_its_question() -> None:

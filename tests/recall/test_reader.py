@@ -31,6 +31,7 @@ class Memory:
         self.facts = list(facts)
         self.hits = list(hits)
         self.degraded = False
+        self.explained = None
         self.asked: list[tuple[list[str], str, int, int | None]] = []
 
     async def conversation(self, session_id: str, tenant: str, limit: int) -> Conversation | None:
@@ -40,7 +41,9 @@ class Memory:
     async def scope(self, tenant: str, *, agent_id: str | None = None, user_id: str | None = None) -> list[SessionRow]:
         return [row for row in self.sessions if row.agent_id == agent_id and row.user_id == user_id]
 
-    async def search(self, scope: Sequence[SessionRow], query: str, *, top_k: int, now_ms: int | None) -> "Memory":
+    async def search(
+        self, scope: Sequence[SessionRow], query: str, *, top_k: int, now_ms: int | None, explain: bool
+    ) -> "Memory":
         self.asked.append(([row.session_id for row in scope], query, top_k, now_ms))
         return self
 
@@ -55,17 +58,20 @@ async def read(
     scope: Scope = "session",
     form: Format = "text",
     short_term_count: int = 20,
+    threshold: float | None = None,
+    explain: bool = False,
 ) -> Context:
     return await ContextReader(memory, memory, TOKENS, short_term_count=short_term_count).read(
         session_id,
         tenant="default",
         max_tokens=max_tokens,
-        similarity_threshold=None,
+        similarity_threshold=threshold,
         long_term_top_k=top_k,
         query=query,
         now_ms=7,
         scope=scope,
         format=form,
+        explain=explain,
     )
 
 
@@ -263,3 +269,65 @@ def test_the_count_does_not_part_a_question_from_its_answer(count: int, expected
     ]
 
     assert [row.ordinal for row in conversation_of(recent, count)] == expected
+
+
+async def test_an_explained_context_says_what_became_of_each_candidate() -> None:
+    recent = [message(8, "hello there"), message(9, "What do I like?")]
+    long = message(5, "a word " * 200)
+    memory = Memory(
+        recent,
+        hits=[
+            hit(recent[1]),
+            hit(message(1, "I like tea")),
+            hit(message(2, "I like tea")),
+            hit(recent[0]),
+            hit(message(3, "a far cry"), similarity=0.1),
+            hit(long),
+            hit(message(4, "I like rye")),
+            hit(message(6, "I like oats")),
+        ],
+    )
+
+    context = await read(memory, max_tokens=100, top_k=6, threshold=0.2, explain=True)
+
+    assert context.explain is not None
+    assert [(each.id, each.outcome) for each in context.explain.candidates] == [
+        ("m9", "conversation"),
+        ("m1", "memory"),
+        ("m2", "repeats"),
+        ("m8", "conversation"),
+        ("m3", "threshold"),
+        ("m5", "budget"),
+        ("m4", "memory"),
+        ("m6", "memory"),
+    ]
+    assert context.explain.query == "What do I like?"
+    assert {each.tokens_left for each in context.explain.candidates} == {100 - context.tokens}
+    assert context.explain.candidates[5].tokens > 100 - context.tokens
+    assert context.explain.took_ms.keys() == {"read", "search", "pack"}
+
+
+async def test_an_explained_context_says_that_there_are_enough_memories() -> None:
+    recent = [message(8, "number 8"), message(9, "a word " * 200)]
+    memory = Memory(recent, hits=[hit(recent[0]), hit(message(1, "number 1"))])
+
+    context = await read(memory, max_tokens=100, query="numbers", top_k=1, explain=True)
+
+    assert context.explain is not None
+    assert [(each.id, each.outcome) for each in context.explain.candidates] == [("m8", "memory"), ("m1", "top_k")]
+
+
+async def test_nothing_is_explained_unless_asked() -> None:
+    assert (await read(Memory([message(1, "hello")], hits=[hit(message(0, "tea"))]))).explain is None
+    nothing = (await read(Memory(), explain=True)).explain
+    assert nothing is not None
+    assert (nothing.query, nothing.candidates, nothing.search) == (None, [], None)
+
+
+async def test_an_explained_context_tells_the_question_from_other_candidates() -> None:
+    question = message(9, "What do I like? " * 20)
+
+    context = await read(Memory([question], hits=[hit(question)]), max_tokens=30, explain=True)
+
+    assert context.explain is not None
+    assert [each.outcome for each in context.explain.candidates] == ["asked"]

@@ -21,7 +21,16 @@ def term(word: str) -> int:
 
 
 def test_words_are_lower_case_runs_of_letters_and_digits() -> None:
-    assert words("Hello, WORLD_42! naïve Ünïcode 你好") == ["hello", "world", "42", "naïve", "ünïcode", "你好"]
+    assert words("Hello, WORLD_42! naïve Ünïcode 你好") == [
+        "hello",
+        "world",
+        "42",
+        "naïve",
+        "ünïcode",
+        "你",
+        "好",
+        "你好",
+    ]
 
 
 def test_an_apostrophe_inside_a_word_does_not_split_it() -> None:
