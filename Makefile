@@ -16,6 +16,7 @@
 # make cluster          three nodes in containers: build, form the cluster, verify it, take it down (needs Docker)
 # make bench            measure, and write benchmarks/results/
 # make recall           measure how well memories are found, where the data is at hand
+# make quality          the same over HTTP, on LongMemEval, LoCoMo and BEAM: which aims are met, with a picture
 # make pins             write requirements/*.txt anew from pyproject.toml
 # make clean            remove what the commands above made, but no data
 
@@ -38,10 +39,10 @@ export OPENBLAS_NUM_THREADS := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup serve test verify format-check lint types imports coverage bench-once fix property simulate disk \
-	histories mutants crash drill-forgetting drill-projections drill cluster bench recall pins clean
+	histories mutants crash drill-forgetting drill-projections drill cluster bench recall quality pins clean
 
 help:
-	@sed -n '3,20s/^# //p' Makefile
+	@sed -n '3,21s/^# //p' Makefile
 
 setup: $(VENV)/dev.stamp
 
@@ -99,6 +100,8 @@ bench-once: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.bench_transport --quick
 	$(BIN)/python -m benchmarks.bench_consensus --quick
 	$(BIN)/python -m benchmarks.bench_cluster --quick
+	$(BIN)/python -m benchmarks.bench_rebuild --quick
+	$(BIN)/python -m benchmarks.bench_events --quick
 
 coverage: $(VENV)/dev.stamp
 	THOROUGH=1 CONTAINERS=1 $(BIN)/python -m coverage run -m pytest $(ARGS)
@@ -147,9 +150,18 @@ bench: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.bench_transport
 	$(BIN)/python -m benchmarks.bench_consensus
 	$(BIN)/python -m benchmarks.bench_cluster
+	$(BIN)/python -m benchmarks.bench_rebuild
+	$(BIN)/python -m benchmarks.bench_events
+	$(BIN)/python -m benchmarks.bench_redis
+	$(BIN)/python -m benchmarks.bench_past
+	$(BIN)/python -m benchmarks.bench_lance
 
 recall: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.recall_quality $(ARGS)
+	$(BIN)/python -m benchmarks.context_quality $(ARGS)
+
+quality: $(VENV)/bench.stamp
+	scripts/run_quality_benchmarks.sh $(ARGS)
 
 pins: $(BIN)/python
 	$(BIN)/python requirements/pin.py
