@@ -6,7 +6,7 @@ with the reason beside it. Each function raises `RequestError`s only.
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, get_args
+from typing import NamedTuple, assert_never, get_args
 
 from engram.errors import InvalidError, TooLargeError
 from engram.events import (
@@ -49,6 +49,11 @@ NAME_CHARACTERS_MAX = 200
 TIME_MS_MIN = -62_135_596_800_000
 TIME_MS_MAX = 253_402_300_799_999
 """Years 1 to 9999, what RFC 3339 can write."""
+
+
+AHEAD_MS_MAX = 60_000
+"""How far the clock of another machine may be ahead of this one's. New events are never stamped before an old one, so
+one from next year would stamp all of this year with it."""
 
 
 class MessageDraft(NamedTuple):
@@ -100,6 +105,36 @@ def check_text(field: str, value: str) -> str:
     return value
 
 
+def check_event(event: Event, *, now_ms: int) -> None:  # noqa: C901 - a case an event
+    """Check an event that another engram recorded, by the limits of the commands here; `now_ms` is the clock's time.
+
+    Raises:
+        InvalidError, TooLargeError: A value in it is none that a command would have made.
+    """
+    check_id("session_id", event.session_id)
+    if not 0 <= event.at_ms <= now_ms + AHEAD_MS_MAX:
+        raise InvalidError(f"at_ms is {event.at_ms}, but now it is {now_ms}: an event cannot be of a later time")
+    match event:
+        case SessionCreated():
+            _check_session(event.agent_id, event.user_id, event.metadata)
+        case MessageAppended():
+            _check_message(event.message_id, event.text, event.name, event.occurred_at_ms, event.metadata)
+        case MessageEmbedded():
+            check_id("message_id", event.message_id)
+            _check_chunks(event)
+        case FactPinned():
+            check_id("fact_id", event.fact_id)
+            check_text("fact", event.text)
+        case MessageDeleted() | WorkAbandoned():
+            check_id("message_id", event.message_id)
+        case FactUnpinned():
+            check_id("fact_id", event.fact_id)
+        case SessionDeleted() | VisibilityChanged():
+            pass
+        case _:
+            assert_never(event)
+
+
 def create_session(
     *,
     session_id: str,
@@ -110,10 +145,7 @@ def create_session(
 ) -> list[Event]:
     """Return the event that makes a session by name."""
     check_id("session_id", session_id)
-    for field, value in (("agent_id", agent_id), ("user_id", user_id)):
-        if value is not None:
-            check_id(field, value)
-    _check_metadata(metadata)
+    _check_session(agent_id, user_id, metadata)
     return [SessionCreated(session_id=session_id, at_ms=at_ms, agent_id=agent_id, user_id=user_id, metadata=metadata)]
 
 
@@ -204,15 +236,7 @@ def change_visibility(*, session_id: str, visibility: str, at_ms: int) -> list[E
 
 
 def _appended(session_id: str, draft: MessageDraft, at_ms: int) -> MessageAppended:
-    check_id("id", draft.message_id)
-    check_text("content", draft.text)
-    if draft.name is not None and not 1 <= len(draft.name) <= NAME_CHARACTERS_MAX:
-        raise InvalidError(f"name has {len(draft.name)} characters; it takes 1 to {NAME_CHARACTERS_MAX}")
-    if draft.name is not None:
-        check_id("name", draft.name)
-    if draft.occurred_at_ms is not None and not TIME_MS_MIN <= draft.occurred_at_ms <= TIME_MS_MAX:
-        raise InvalidError(f"timestamp is {draft.occurred_at_ms} ms; it takes the years 1 to 9999")
-    _check_metadata(draft.metadata)
+    _check_message(draft.message_id, draft.text, draft.name, draft.occurred_at_ms, draft.metadata)
     return MessageAppended(
         session_id=session_id,
         at_ms=at_ms,
@@ -224,6 +248,38 @@ def _appended(session_id: str, draft: MessageDraft, at_ms: int) -> MessageAppend
         tokens=draft.tokens,
         metadata=draft.metadata,
     )
+
+
+def _check_session(agent_id: str | None, user_id: str | None, metadata: Mapping[str, Scalar]) -> None:
+    for field, value in (("agent_id", agent_id), ("user_id", user_id)):
+        if value is not None:
+            check_id(field, value)
+    _check_metadata(metadata)
+
+
+def _check_message(
+    message_id: str, text: str, name: str | None, occurred_at_ms: int | None, metadata: Mapping[str, Scalar]
+) -> None:
+    check_id("id", message_id)
+    check_text("content", text)
+    if name is not None and not 1 <= len(name) <= NAME_CHARACTERS_MAX:
+        raise InvalidError(f"name has {len(name)} characters; it takes 1 to {NAME_CHARACTERS_MAX}")
+    if name is not None:
+        check_id("name", name)
+    if occurred_at_ms is not None and not TIME_MS_MIN <= occurred_at_ms <= TIME_MS_MAX:
+        raise InvalidError(f"timestamp is {occurred_at_ms} ms; it takes the years 1 to 9999")
+    _check_metadata(metadata)
+
+
+def _check_chunks(event: MessageEmbedded) -> None:
+    wanted = 2 * event.dimension
+    for chunk in event.chunks:
+        if len(chunk.vector) != wanted:
+            raise InvalidError(
+                f"a vector has {len(chunk.vector)} bytes; {event.dimension} dimensions of float16 have {wanted}"
+            )
+        if not 0 <= chunk.start <= chunk.end <= TEXT_BYTES_MAX:
+            raise InvalidError(f"a vector is of the characters {chunk.start} to {chunk.end}; a text has no such part")
 
 
 _ROLES: Mapping[str, Role] = {role: role for role in get_args(Role)}

@@ -26,6 +26,7 @@ from engram.projections.projector import Projector
 from engram.projections.redis_feed import Observer as RedisObserver
 from engram.projections.redis_projection import RedisProjection, open_redis
 from engram.projections.redis_store import RedisStore
+from engram.projections.scratch import sweep
 from engram.projections.sqlite_store import PrimaryStore
 from engram.recall.reader import LOOK_BACK_MESSAGES
 from engram.recorder import Recorder
@@ -107,6 +108,7 @@ async def open_foundation(
     """
     for folder in (config.data_dir, config.log_path.parent, config.projections_path.parent):
         await asyncio.to_thread(_make_folder, folder)
+    await asyncio.to_thread(sweep, config.projections_path.parent)  # a command that was killed left copies of texts
     async with AsyncExitStack() as opened:
         log = await open_log(config)
         opened.push_async_callback(log.close)

@@ -56,6 +56,10 @@ class NodeState(NamedTuple):
     """Messages without a vector, those in progress included."""
     projection_lag_entries: Mapping[str, int]
     """Committed entries that each projection has not folded yet, by its name."""
+    digest_index: int = 0
+    """The log index that `digests` were taken at; 0 before."""
+    digests: Mapping[str, int] = {}
+    """The last 32 bits of the digest of each read model, by its name."""
 
 
 class Exposition(NamedTuple):
@@ -72,7 +76,10 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._read_state: Callable[[], Awaitable[NodeState]] | None = None
         self._declare_memory()
+        self._declare_long_term_store()
         self._declare_log()
+        self._declare_digests()
+        self._declare_read_models()
         self._declare_node(version)
 
     def _declare_memory(self) -> None:
@@ -124,6 +131,30 @@ class Metrics:
             "engram_work_abandoned_total", "Work given up after its retries, by kind.", ["work"], registry=registry
         )
 
+    def _declare_long_term_store(self) -> None:
+        registry = self.registry
+        self.long_term_store_errors_total = Counter(
+            "engram_memory_long_term_store_errors_total",
+            "Failures of LanceDB, by what was tried. No request fails for it.",
+            ["operation"],
+            registry=registry,
+        )
+        self.long_term_store_retries_total = Counter(
+            "engram_memory_long_term_store_retries_total",
+            "Times that LanceDB was opened again after a failure.",
+            registry=registry,
+        )
+        self.long_term_store_rows_total = Counter(
+            "engram_memory_long_term_store_rows_total", "Rows written to LanceDB.", registry=registry
+        )
+        self.long_term_store_duration_seconds = Histogram(
+            "engram_memory_long_term_store_duration_seconds",
+            "One call of LanceDB: a batch written, or its files merged.",
+            ["operation"],
+            buckets=REMOTE_SECONDS,
+            registry=registry,
+        )
+
     def _declare_log(self) -> None:
         registry = self.registry
         self.raft_term = Gauge("engram_raft_term", "Raft term.", registry=registry)
@@ -167,8 +198,22 @@ class Metrics:
             buckets=REQUEST_SECONDS,
             registry=registry,
         )
+
+    def _declare_read_models(self) -> None:
+        registry = self.registry
         self.projection_lag_entries = Gauge(
             "engram_projection_lag_entries", "Committed entries not folded yet.", ["projection"], registry=registry
+        )
+
+    def _declare_digests(self) -> None:
+        self.read_model_digest = Gauge(
+            "engram_read_model_digest",
+            "The last 32 bits of the digest of a read model: equal on nodes whose digests are of the same index.",
+            ["model"],
+            registry=self.registry,
+        )
+        self.read_model_digest_index = Gauge(
+            "engram_read_model_digest_index", "Log index that the digests were taken at.", registry=self.registry
         )
 
     def _declare_node(self, version: str) -> None:
@@ -242,6 +287,23 @@ class Metrics:
         """Count a failure of Redis."""
         self.short_term_store_errors_total.labels(operation).inc()
 
+    def stored(self, rows: int, seconds: float) -> None:
+        """Count rows that were written to LanceDB in one batch."""
+        self.long_term_store_rows_total.inc(rows)
+        self.long_term_store_duration_seconds.labels("write").observe(seconds)
+
+    def optimized(self, seconds: float) -> None:
+        """Note how long merging LanceDB's files took."""
+        self.long_term_store_duration_seconds.labels("optimize").observe(seconds)
+
+    def failed(self, operation: str) -> None:
+        """Count a failure of LanceDB in `operation`."""
+        self.long_term_store_errors_total.labels(operation).inc()
+
+    def retried(self) -> None:
+        """Count another attempt after a failure of LanceDB."""
+        self.long_term_store_retries_total.inc()
+
     def led_by(self, leader_id: int) -> None:
         """Count an election that this node has seen the outcome of; 0 only says that the leader is lost."""
         if leader_id:
@@ -280,6 +342,9 @@ class Metrics:
         self.embedding_queue_size.set(state.embedding_queue_size)
         for projection, entries in state.projection_lag_entries.items():
             self.projection_lag_entries.labels(projection).set(entries)
+        self.read_model_digest_index.set(state.digest_index)
+        for model, low_bits in state.digests.items():
+            self.read_model_digest.labels(model).set(low_bits)
 
 
 async def watch_loop_lag(metrics: Metrics, clock: Clock) -> None:

@@ -24,7 +24,10 @@ from typing import Any
 from engram import __version__
 from engram.allocator import bound_memory
 from engram.api.app import build
+from engram.api.arrivals import Space
 from engram.api.ingest import Ingest
+from engram.api.intake import Intake
+from engram.api.readiness import long_term, short_term
 from engram.api.server import HttpServer
 from engram.api.services import Dependency, Services
 from engram.clock import Clock, SystemClock
@@ -38,11 +41,13 @@ from engram.inference.tokens import TokenCounter
 from engram.metrics import Metrics, NodeState, watch_loop_lag
 from engram.moving.backup_format import Head
 from engram.moving.copying import Copier
+from engram.projections.digests import NOT_YET, DigestTaker
 from engram.projections.eraser import Eraser
-from engram.projections.lance_feed import LanceFeed, LanceStatus, Silent
+from engram.projections.lance_feed import LanceFeed
 from engram.projections.lance_store import LanceStore
-from engram.projections.redis_projection import ForgettingToo, RedisProjection
+from engram.projections.redis_projection import ForgettingToo
 from engram.projections.sqlite_store import PrimaryStore
+from engram.projections.upkeep import Upkeep
 from engram.recall.lookback import Lookback
 from engram.recall.reader import ContextReader
 from engram.recall.sealing import Sealer
@@ -164,17 +169,34 @@ class _Node:
             LanceStore(config.lance_uri, model=embedder.model, dimension=embedder.dimension),
             store,
             clock=clock,
-            observer=Silent(),
+            observer=metrics,
             log_last_index=foundation.replica.status().last_index,
         )
         self._eraser = Eraser(foundation.replica, store, self._feed)
         self._redis = foundation.make_redis(config, clock=clock, observer=metrics)
+        self._upkeep = Upkeep(
+            foundation.replica,
+            store,
+            config.projections_path.parent,
+            lance=lambda: LanceStore(config.lance_uri, model=embedder.model, dimension=embedder.dimension),
+            feed=self._feed,
+            redis=self._redis,
+            log_store=foundation.log.state.store_id,
+            clock=clock,
+        )
+        self._digests = DigestTaker(config.projections_path, store, clock)
         self._services = self._make_services(tokens)
 
     def _make_services(self, tokens: TokenCounter) -> Services:
         config, foundation, metrics, embedder = self._config, self._foundation, self._metrics, self._embedder
         store = foundation.store
         short_term = store if self._redis is None else self._redis.memory
+        ingest = Ingest(
+            embedder=embedder if isinstance(embedder, BuiltinEmbedder) else None,
+            tokens=tokens,
+            clock=self._clock,
+            metrics=metrics,
+        )
         return Services(
             recorder=foundation.recorder,
             log=foundation.replica,
@@ -192,11 +214,9 @@ class _Node:
                 short_term_count=config.short_term_count,
             ),
             contexts=ContextReader(short_term, self._searcher, tokens, short_term_count=config.short_term_count),
-            ingest=Ingest(
-                embedder=embedder if isinstance(embedder, BuiltinEmbedder) else None,
-                tokens=tokens,
-                clock=self._clock,
-                metrics=metrics,
+            ingest=ingest,
+            intake=Intake(
+                foundation.recorder, store, ingest, self._clock, metrics, Space(embedder.model, embedder.dimension)
             ),
             clock=self._clock,
             metrics=metrics,
@@ -205,6 +225,8 @@ class _Node:
             version=__version__,
             cluster=foundation.cluster,
             copier=Copier(foundation.replica, store, self._eraser, self._copy_head),
+            upkeep=self._upkeep,
+            digests=lambda: self._digests.latest,
             floor_index=self._floor_index,
         )
 
@@ -255,6 +277,8 @@ class _Node:
             self._check_space_when_caught_up(),
             self._eraser.run(),
             self._feed.run(),
+            self._upkeep.run(),
+            self._digests.run(),
             Sealer(store, self._searcher.indexes, clock).run(),
             watch_loop_lag(self._metrics, clock),
         ]
@@ -326,6 +350,7 @@ class _Node:
         status = self._foundation.replica.status()
         applied_index = self._foundation.store.applied_index
         counts = await self._foundation.store.counts()
+        digests = self._digests.latest or NOT_YET
         return NodeState(
             term=status.term,
             commit_index=status.commit_index,
@@ -338,6 +363,8 @@ class _Node:
                 "lancedb": self._feed.status().lag_rows,
                 **({} if self._redis is None else {"redis": self._redis.lag_entries()}),
             },
+            digest_index=digests.log_index,
+            digests=digests.low_bits(),
         )
 
     async def _readiness(self) -> Sequence[Dependency]:
@@ -350,8 +377,8 @@ class _Node:
             Dependency("leader", ready=status.leader_id != 0, detail=self._leader(status.leader_id, status.term)),
             Dependency("projections", ready=is_current, detail=f"{lag} entries behind"),
             Dependency("embedder", ready=True, detail=f"{self._embedder.model}, {self._embedder.dimension} dimensions"),
-            _long_term(self._feed.status()),
-            _short_term(self._redis),
+            long_term(self._feed.status()),
+            short_term(self._redis),
         ]
 
     def _leader(self, leader_id: int, term: int) -> str:
@@ -360,17 +387,6 @@ class _Node:
         if self._foundation.replica.roster.ids:
             return f"none, term {term}: an election, or no majority"
         return "this node belongs to no cluster: POST /cluster/init on one of them, or add it to one"
-
-
-def _long_term(status: LanceStatus) -> Dependency:
-    detail = f"vectors up to entry {status.cursor}, {status.lag_rows} rows behind" if status.ready else "not open yet"
-    return Dependency("lancedb", ready=status.ready, detail=status.last_error or detail, required=False)
-
-
-def _short_term(redis: RedisProjection | None) -> Dependency:
-    if redis is None:
-        return Dependency("redis", ready=True, detail="not used: short-term memory is embedded", required=False)
-    return Dependency("redis", ready=redis.feed.status().ready, detail=redis.detail(), required=False)
 
 
 def _first_fatal(errors: BaseExceptionGroup[BaseException]) -> FatalError:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from engram.clock import Clock
-from engram.errors import HandingOverError, TimedOutError
+from engram.errors import EngramError, HandingOverError, TimedOutError
 from engram.events import Event, encode
 from engram.log.position import Position
 from engram.projections.verdicts import Verdict
@@ -48,6 +48,18 @@ class Receipt(NamedTuple):
     verdicts: Sequence[Verdict]
 
 
+class Recorded(NamedTuple):
+    """The receipts of entries that were recorded in order, up to the first that failed, and why it did."""
+
+    receipts: Sequence[Receipt]
+    error: EngramError | None
+
+
+class _Expected(NamedTuple):
+    position: Position
+    verdicts: asyncio.Future[Sequence[Verdict]]
+
+
 class Recorder:
     """Makes events durable on a majority and visible to reads on this node.
 
@@ -76,15 +88,39 @@ class Recorder:
             NoLeaderError, NotLeaderError, OverloadedError: Nothing was written.
             TimedOutError: The outcome is unknown; retry with the same ids.
         """
-        position = await self._propose(encode(events))
+        position, waiting = self._expect(await self._propose(encode(events)))
+        return Receipt(position.log_index, await waiting)
+
+    async def record_in_order(self, entries: Sequence[Sequence[Event]]) -> Recorded:
+        """Record `entries`, each atomic, so that none counts unless those before it do; they share flushes.
+
+        What goes wrong is in the answer: what was recorded before that stays.
+        """
+        expected: list[_Expected] = []
+        stopped: EngramError | None = None
+        for events in entries:
+            try:
+                expected.append(self._expect(await self._propose(encode(events))))
+            except EngramError as error:
+                stopped = error
+                break
+        receipts: list[Receipt] = []
+        outcomes = await asyncio.gather(*(waiting for _, waiting in expected), return_exceptions=True)
+        for (position, _), outcome in zip(expected, outcomes, strict=True):
+            if isinstance(outcome, EngramError):
+                return Recorded(receipts, outcome)
+            if isinstance(outcome, BaseException):
+                raise outcome
+            receipts.append(Receipt(position.log_index, outcome))
+        return Recorded(receipts, stopped)
+
+    def _expect(self, position: Position) -> _Expected:
+        """Return a future of the verdicts; in the same step of the loop as the proposal, or they might be missed."""
         waiting = self._verdicts.expect(position.log_index, position.term)
         # A timer of its own: asyncio.timeout costs as much as the proposal.
         deadline = asyncio.get_running_loop().call_later(self._timeout_s, self._give_up, waiting, position.log_index)
-        try:
-            verdicts = await waiting
-        finally:
-            deadline.cancel()
-        return Receipt(position.log_index, verdicts)
+        waiting.add_done_callback(lambda _: deadline.cancel())
+        return _Expected(position, waiting)
 
     def _give_up(self, waiting: asyncio.Future[Sequence[Verdict]], log_index: int) -> None:
         if not waiting.done():

@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 from urllib.parse import urlsplit
 
 T = TypeVar("T")
@@ -49,6 +49,23 @@ class Setting(Generic[T]):
 
 
 def _text(value: str) -> str:
+    return value
+
+
+LANCE_SCHEMES: Final = (
+    "file", "file+uring", "file-object-store", "memory", "shared-memory",
+    "s3", "s3+ddb", "gs", "az", "abfss", "oss", "cos", "goosefs", "hf",
+)  # fmt: skip
+"""What LanceDB opens. LanceDB Cloud (db://) needs a key that there is no setting for."""
+
+
+def _lance_uri(value: str) -> str:
+    """Take a folder, or an address that LanceDB knows how to open."""
+    scheme, mark, _ = value.partition("://")
+    if mark and scheme not in LANCE_SCHEMES:
+        raise ValueError(
+            f"its scheme is {scheme!r}; it takes a folder, or an address with one of {', '.join(LANCE_SCHEMES)}"
+        )
     return value
 
 
@@ -187,7 +204,7 @@ BIND_ADDR = Setting("ENGRAM_BIND_ADDR", Address("127.0.0.1", 3000), _address)
 ADVERTISE_ADDR = Setting[Address | None]("ENGRAM_ADVERTISE_ADDR", None, _peer)
 DATA_DIR = Setting("ENGRAM_DATA_DIR", Path("./data"), Path)
 LOG_PATH = Setting[Path | None]("RAFT_DB_PATH", None, Path)
-LANCE_URI = Setting[str | None]("LANCE_DB_PATH", None, _text, old_name="LANCEDB_PATH")
+LANCE_URI = Setting[str | None]("LANCE_DB_PATH", None, _lance_uri, old_name="LANCEDB_PATH")
 REDIS_URL = Setting[str | None]("REDIS_URL", None, _redis_url, secret=True)
 OPENAI_API_KEY = Setting[str | None]("OPENAI_API_KEY", None, _header_text, secret=True)
 OPENAI_BASE_URL = Setting[str | None]("OPENAI_BASE_URL", None, _url("http", "https"), secret=True)

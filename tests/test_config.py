@@ -63,6 +63,15 @@ def test_a_name_of_somebody_else_is_left_alone() -> None:
     assert Config.from_env({"PATH": "/bin", "SHORT_TERM": "1"}).warnings == ()
 
 
+def test_a_place_for_lancedb_that_it_cannot_open_is_named() -> None:
+    [problem] = problems({"LANCE_DB_PATH": "s4://bucket/memories"})
+
+    assert "LANCE_DB_PATH" in problem
+    assert "its scheme is 's4'; it takes a folder, or an address with one of file, " in problem
+    for address in ("s3://bucket/memories", "gs://b", "az://c/d", "/var/lib/engram", "C:/engram", "file:///srv"):
+        assert Config.from_env({"LANCE_DB_PATH": address}).lance_uri == address
+
+
 def test_an_empty_value_counts_as_unset() -> None:
     assert Config.from_env({"OPENAI_API_KEY": "", "NODE_ID": " ", "EMBEDDING_DIMENSION": ""}).embedder == "builtin"
 

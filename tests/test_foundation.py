@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from engram.clock import SystemClock
 from engram.config import Config
 from engram.errors import ConfigError
-from engram.foundation import open_log
+from engram.foundation import open_foundation, open_log
 
 
 def config(folder: Path, **settings: str) -> Config:
@@ -41,3 +42,12 @@ async def test_a_node_that_ran_alone_may_join(tmp_path: Path) -> None:
 
     assert joining.state.base_members.voters == (1,)
     await joining.close()
+
+
+async def test_a_start_removes_the_copies_that_a_killed_command_left(tmp_path: Path) -> None:
+    left = tmp_path / ".verify-abc"
+    left.mkdir()
+    (left / "projections.db").write_text("somebody's text")
+
+    async with open_foundation(config(tmp_path), clock=SystemClock()):
+        assert not left.exists()

@@ -15,6 +15,8 @@ STATE = NodeState(
     is_leader=True,
     embedding_queue_size=2,
     projection_lag_entries={"primary": 1, "lancedb": 5},
+    digest_index=11,
+    digests={"messages": 0xFFFF_FFFF},
 )
 
 
@@ -57,6 +59,8 @@ async def test_gauges_show_the_node_as_it_is_at_the_scrape() -> None:
     assert first["engram_snapshot_last_index"] == 4
     assert first["engram_memory_embedding_queue_size"] == 2
     assert first["engram_projection_lag_entries{lancedb}"] == 5
+    assert first["engram_read_model_digest{messages}"] == 0xFFFF_FFFF
+    assert first["engram_read_model_digest_index"] == 11
     assert (first["engram_raft_commit_index"], second["engram_raft_commit_index"]) == (12, 13)
 
 
@@ -141,6 +145,23 @@ def test_what_the_edges_say_is_counted() -> None:
     assert found["engram_work_abandoned_total{embedding}"] == 1
     assert found["engram_search_duration_seconds_count{load}"] == 1
     assert found["engram_memory_vector_search_duration_seconds_count{recall}"] == 1
+
+
+def test_what_befalls_the_long_term_store_is_counted() -> None:
+    metrics = Metrics(version="0")
+    metrics.stored(7, 0.5)
+    metrics.optimized(2.0)
+    metrics.failed("write")
+    metrics.failed("write")
+    metrics.retried()
+
+    found = samples(metrics.render())
+    name = "engram_memory_long_term_store"
+    assert found[f"{name}_rows_total"] == 7.0
+    assert found[f"{name}_errors_total{{write}}"] == 2.0
+    assert found[f"{name}_retries_total"] == 1.0
+    assert found[f"{name}_duration_seconds_sum{{optimize}}"] == 2.0
+    assert found[f"{name}_duration_seconds_count{{write}}"] == 1.0
 
 
 def test_two_nodes_in_one_process_count_apart() -> None:

@@ -163,3 +163,30 @@ def test_stamps_go_on_after_the_last_one_in_the_log() -> None:
     folded_at_ms.append(99)
 
     assert [before, stamping.stamp_ms()] == [10, 99]
+
+
+class FillsUp(OneNodeLog):
+    """Takes one entry, refuses the next, and would take more then."""
+
+    def propose(self, data: bytes) -> Position:
+        if len(self.entries) == 1:
+            self.entries.append(b"")
+            raise OverloadedError("full")
+        return super().propose(data)
+
+
+async def test_of_entries_in_order_none_counts_behind_one_that_was_refused() -> None:
+    log = FillsUp()
+
+    recorded = await recorder(log, Applies([ACCEPTED])).record_in_order([[EVENT]] * 3)
+
+    assert recorded.receipts == [(7, [ACCEPTED])]
+    assert isinstance(recorded.error, OverloadedError)
+    assert len(log.entries) == 2
+
+
+async def test_entries_in_order_say_which_of_them_are_known_to_count() -> None:
+    recorded = await recorder(OneNodeLog(), NeverApplies()).record_in_order([[EVENT]] * 2)
+
+    assert recorded.receipts == []
+    assert isinstance(recorded.error, TimedOutError)

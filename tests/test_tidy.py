@@ -15,7 +15,7 @@ import pytest
 PROJECT = Path(__file__).parents[1]
 PRODUCT = sorted((PROJECT / "engram").rglob("*.py"))
 TESTS = sorted((PROJECT / "tests").rglob("*.py"))
-AROUND = sorted([*(PROJECT / "benchmarks").rglob("*.py"), *(PROJECT / "examples").rglob("*.py")])
+AROUND = sorted(path for folder in ("benchmarks", "examples", "tools") for path in (PROJECT / folder).rglob("*.py"))
 
 MODULE_LINES_MAX = 400
 MODULE_LINES_MAX_BY_NAME = {"engram/log/consensus/raft.py": 700}

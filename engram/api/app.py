@@ -10,6 +10,7 @@ from aiohttp import hdrs, web
 
 from engram.api import as_of
 from engram.api.calls import Call
+from engram.api.errors import ReadOnlyError
 from engram.api.middleware import REQUEST_ID, respond, respond_problem, served_by_failing
 from engram.api.parameters import LINEARIZABLE, Parameter, Value, parse_query
 from engram.api.paths import Paths, split_target
@@ -100,6 +101,8 @@ class Application:
 
     async def _serve(self, served: _Served, call: Call, query: str) -> Answer:
         cluster = self._services.cluster
+        if served.writes and self._services.read_only is not None:
+            raise ReadOnlyError(self._services.read_only)
         if cluster is not None and served.writes and not cluster.is_leader:  # before the body: it can be megabytes
             raise elsewhere(cluster, call.request.raw_path)
         try:

@@ -46,7 +46,7 @@ async def read_bytes(request: web.BaseRequest, deadline_s: float) -> bytes:
     if length is not None and length > BODY_BYTES_MAX:
         raise TooLargeError("the body", size_bytes=length, limit_bytes=BODY_BYTES_MAX)
     if hdrs.EXPECT in request.headers:
-        await _meet_expectation(request)
+        await meet_expectation(request)
     content = request.content
     try:
         if content.is_eof():
@@ -104,7 +104,10 @@ def refuse(data: bytes, shape: Shape) -> NoReturn:
         raise InvalidError("a number in the body is out of range; it takes what fits 64 bits") from None
     except _UNREADABLE as error:
         raise _malformed(data, error) from None
-    reason = misfit(value, shape(value))
+    try:
+        reason = misfit(value, shape(value))
+    except RecursionError as error:
+        raise _malformed(data, error) from None
     raise InvalidError(reason or "the body does not have the shape that this route takes") from None
 
 
@@ -125,7 +128,8 @@ async def _read_chunks(content: Any) -> bytes:
     return bytes(chunks)
 
 
-async def _meet_expectation(request: web.BaseRequest) -> None:
+async def meet_expectation(request: web.BaseRequest) -> None:
+    """Tell a client that waits for the word that its body is wanted."""
     if request.headers[hdrs.EXPECT].lower() != "100-continue":
         raise ExpectationError(f"Expect is {request.headers[hdrs.EXPECT][:64]!r}; only '100-continue' can be met")
     if not request.content.is_eof():

@@ -10,6 +10,7 @@ from engram.api.replies import Reply, say
 from engram.api.schemas import (
     ClusterMember,
     ClusterView,
+    DigestsView,
     Membership,
     NewLearner,
     Refused,
@@ -19,6 +20,7 @@ from engram.api.schemas import (
 )
 from engram.api.services import Cluster
 from engram.errors import InvalidError, NotClusteredError
+from engram.projections.digests import Digests
 
 _new_learner = msgspec.json.Decoder(NewLearner)
 _membership = msgspec.json.Decoder(Membership)
@@ -105,6 +107,10 @@ def _listed(node_ids: Collection[int]) -> str:
     return ", ".join(map(str, node_ids)) or "none"
 
 
+def _digests(latest: Digests | None) -> DigestsView | None:
+    return None if latest is None else DigestsView(index=latest.log_index, models=dict(latest.by_model))
+
+
 def _show(call: Call, cluster: Cluster) -> Reply:
     status = cluster.status()
     members = [
@@ -132,5 +138,6 @@ def _show(call: Call, cluster: Cluster) -> Reply:
         is_joint=status.is_joint,
         members=members,
         refusals=[Refused(node_id=node_id, reason=status.refusals[node_id]) for node_id in sorted(status.refusals)],
+        digests=_digests(call.services.digests()),
     )
     return say(view)

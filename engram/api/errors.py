@@ -7,8 +7,11 @@ RequestError
     MediaTypeError          the body is not JSON in UTF-8
     SlowBodyError           the body did not arrive in time
     ExpectationError        an `Expect` header that nobody can meet
+    ReadOnlyError           nothing can be written here
 NotReadyError
     UnreadyError            GET /ready: what is missing
+EngramError
+    ImportStoppedError      an import broke off, and where
 NotLeaderError
     RedirectError           where the leader takes the request
 """
@@ -16,7 +19,7 @@ NotLeaderError
 from collections.abc import Sequence
 
 from engram.api.schemas import DependencyView
-from engram.errors import NotLeaderError, NotReadyError, RequestError
+from engram.errors import EngramError, NotLeaderError, NotReadyError, RequestError
 
 
 class MalformedError(RequestError):
@@ -61,6 +64,12 @@ class ExpectationError(RequestError):
     code = "expectation_failed"
 
 
+class ReadOnlyError(RequestError):
+    """Nothing can be written here: what is served is the past."""
+
+    code = "read_only"
+
+
 class UnreadyError(NotReadyError):
     """A dependency that the node cannot do without is away; all of them are listed."""
 
@@ -68,6 +77,14 @@ class UnreadyError(NotReadyError):
         away = [dependency.name for dependency in dependencies if dependency.required and not dependency.ready]
         super().__init__(f"not ready: {', '.join(away)}")
         self.dependencies = dependencies
+
+
+class ImportStoppedError(EngramError):
+    """An import broke off for `error`: what stands before `line` is imported; sending it all again goes on there."""
+
+    def __init__(self, error: EngramError, line: int) -> None:
+        super().__init__(f"line {line}: {error}; what stands before it is imported: send the same again")
+        self.code = error.code
 
 
 class RedirectError(NotLeaderError):

@@ -3,7 +3,7 @@
 msgspec says yes or no fast; this is the slow path after a no.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec import inspect
@@ -14,6 +14,15 @@ from engram.api.parameters import SHOWN_CHARACTERS_MAX, shown
 def misfit(value: object, schema: Any, field: str = "the body") -> str | None:
     """Return the first reason why `value` does not fit the type `schema`; None when it fits."""
     return _misfit(value, inspect.type_info(schema), field)
+
+
+_NOUNS: Mapping[str, set[type[inspect.Type]]] = {
+    "a string": {inspect.StrType},
+    "a number": {inspect.IntType, inspect.FloatType},
+    "true": {inspect.BoolType},
+    "false": {inspect.BoolType},
+    "null": {inspect.NoneType},
+}
 
 
 def _misfit(value: object, kind: inspect.Type, field: str) -> str | None:
@@ -29,13 +38,25 @@ def _misfit_union(value: object, kind: inspect.UnionType, field: str) -> str | N
         return _misfit(value, members[0], field)
     if any(_misfit(value, member, field) is None for member in members):
         return None
-    return _says(field, value, "a string, a number, true, false or null")
+    return _says(field, value, _either(kind))
+
+
+def _either(kind: inspect.UnionType) -> str:
+    """Return what a union of plain values takes."""
+    there = {type(member) for member in kind.types}
+    nouns = [noun for noun, kinds in _NOUNS.items() if kinds & there]
+    return nouns[0] if len(nouns) == 1 else f"{', '.join(nouns[:-1])} or {nouns[-1]}"
 
 
 def _misfit_object(value: object, kind: inspect.StructType, field: str) -> str | None:
     if not isinstance(value, dict):
         return _says(field, value, "an object")
     inside = "" if field == "the body" else f"{field}."
+    if kind.forbid_unknown_fields:
+        known = [member.encode_name for member in kind.fields]
+        unknown = next((key for key in value if key not in known), None)
+        if unknown is not None:
+            return f"{inside}{shown(unknown)[1:-1]} is unknown; it takes {', '.join(known)}"
     for member in kind.fields:
         if member.encode_name not in value:
             if member.required:

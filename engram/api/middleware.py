@@ -13,6 +13,7 @@ from engram.errors import EngramError
 
 PROBLEM_TYPE = "application/problem+json"
 COMPLETE_STATUS = 200
+BEGUN_STATUS = 202
 EMPTY_STATUS = 204
 FAILED_STATUS = 500
 SERVER = "engram"
@@ -39,6 +40,7 @@ PROBLEMS: Mapping[str, Kind] = {
     "malformed_json": Kind(400, "The body is not JSON"),
     "malformed_request": Kind(400, "The request is not HTTP"),
     "unknown_parameter": Kind(400, "A query parameter is unknown"),
+    "read_only": Kind(403, "Nothing can be written here: this is the past"),
     "fact_not_found": Kind(404, "The fact is unknown"),
     "message_not_found": Kind(404, "The message is unknown"),
     "not_found": Kind(404, "The path is unknown"),
@@ -47,6 +49,7 @@ PROBLEMS: Mapping[str, Kind] = {
     "request_timeout": Kind(408, "The body did not arrive in time"),
     "already_clustered": Kind(409, "A node belongs to a cluster already"),
     "fact_conflict": Kind(409, "The fact id is taken by another fact"),
+    "job_running": Kind(409, "A verification or a rebuild is under way"),
     "member_conflict": Kind(409, "The node id is taken by another member"),
     "membership_change_pending": Kind(409, "Another change of the membership is under way"),
     "message_conflict": Kind(409, "The message id is taken by another message"),
@@ -82,6 +85,8 @@ def respond(reply: Reply, *, request_id: str, read_index: int) -> web.Response:
     if reply.body is None:
         return web.Response(status=EMPTY_STATUS, reason="No Content", headers=headers)
     headers[hdrs.CONTENT_TYPE] = reply.content_type
+    if reply.is_begun:
+        return web.Response(status=BEGUN_STATUS, reason="Accepted", body=reply.body, headers=headers)
     return web.Response(status=COMPLETE_STATUS, reason="OK", body=reply.body, headers=headers)
 
 

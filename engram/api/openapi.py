@@ -6,7 +6,16 @@ from typing import Any
 
 import msgspec
 
-from engram.api.middleware import COMPLETE_STATUS, EMPTY_STATUS, INDEX, LEADER, PROBLEM_TYPE, PROBLEMS, REQUEST_ID
+from engram.api.middleware import (
+    BEGUN_STATUS,
+    COMPLETE_STATUS,
+    EMPTY_STATUS,
+    INDEX,
+    LEADER,
+    PROBLEM_TYPE,
+    PROBLEMS,
+    REQUEST_ID,
+)
 from engram.api.pages import ASSET_NAMES
 from engram.api.parameters import Identifier, Integer, Parameter
 from engram.api.replies import JSON
@@ -92,7 +101,7 @@ def problem_codes(route: Route) -> list[str]:
     if route.parameters:
         codes |= {"invalid_value", "duplicate_parameter"}
     if route.writes:
-        codes |= {"not_leader", "no_leader"}
+        codes |= {"not_leader", "no_leader", "read_only"}
     if route.request:
         codes |= {
             "malformed_json", "malformed_request", "invalid_value", "invalid_id", "too_large",
@@ -132,6 +141,8 @@ def _operation(route: Route) -> Json:
         if route.example is not None:
             media["example"] = route.example
         operation["requestBody"] = {"required": route.body_required, "content": {JSON: media}}
+    if route.request_type is not None:
+        operation["requestBody"] = {"required": True, "content": {route.request_type: {"schema": {"type": "string"}}}}
     return operation
 
 
@@ -207,7 +218,8 @@ def _good_responses(route: Route) -> Iterable[tuple[str, Json]]:
         content = {JSON: {"schema": _any_of(bodies)}}
         if route.stream_type is not None:
             content[route.stream_type] = {"schema": {"type": "string"}}
-        yield str(COMPLETE_STATUS), {"description": about, "headers": headers, "content": content}
+        status = BEGUN_STATUS if route.begins else COMPLETE_STATUS
+        yield str(status), {"description": about, "headers": headers, "content": content}
     if route.may_be_empty:
         yield str(EMPTY_STATUS), {"description": "Done; there is nothing to say.", "headers": headers}
 

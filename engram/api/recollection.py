@@ -6,17 +6,14 @@ from typing import cast
 import msgspec
 
 from engram.api.calls import Call
+from engram.api.conditions import condition_of
 from engram.api.replies import Reply, say
-from engram.api.schemas import Filter, HitReasons, HitView, SearchQuery, SearchResults
+from engram.api.schemas import HitView, SearchQuery, SearchResults
 from engram.api.times import format_time, parse_time
 from engram.commands import check_text
-from engram.events import Scalar
-from engram.projections.rows import MessageRow, SessionRow
+from engram.projections.rows import SessionRow
 from engram.recall.reader import Context, Format, Scope
 from engram.recall.search import Hit
-
-FILTERED_HITS_MAX = 200
-"""A filter is applied to as many of the best hits as any search may ask for."""
 
 _search_query = msgspec.json.Decoder(SearchQuery)
 
@@ -36,6 +33,7 @@ async def get_context(call: Call) -> Reply:
         now_ms=call.now_ms(),
         scope=cast(Scope, call.text("scope")),
         format=cast(Format, call.text("format")),
+        explain=bool(call.whole("explain")),
     )
     metrics.context_duration_seconds.observe(clock.monotonic_s() - started_s)
     return say(context if call.whole("explain") else _unexplained(context), log_index=context.index)
@@ -46,17 +44,19 @@ async def search(call: Call) -> Reply:
     wanted = await call.body(_search_query)
     check_text("query", wanted.query)
     now_ms = call.present_ms() if wanted.now is None else parse_time("now", wanted.now)
-    keep = _Keep(wanted.filter)
+    where = condition_of(wanted.filter)
     scope = await _scope(call, call.segments[0], wanted.scope)
     found = await call.searches.search(
         scope,
         wanted.query,
-        top_k=wanted.top_k if keep.everything else FILTERED_HITS_MAX,
+        top_k=wanted.top_k,
         now_ms=now_ms,
         min_score=wanted.min_score,
+        where=where,
+        explain=wanted.explain,
     )
-    hits = [hit for hit in found.hits if keep(hit.message)][: wanted.top_k]
-    return say(SearchResults(results=[_view(hit, wanted.explain) for hit in hits], degraded=found.degraded))
+    results = [_view(hit) for hit in found.hits]
+    return say(SearchResults(results=results, degraded=found.degraded, explain=found.explained))
 
 
 async def _scope(call: Call, session_id: str, scope: Scope) -> Sequence[SessionRow]:
@@ -71,7 +71,7 @@ async def _scope(call: Call, session_id: str, scope: Scope) -> Sequence[SessionR
     return (session,)
 
 
-def _view(hit: Hit, explain: bool) -> HitView:  # noqa: FBT001 - the request's own flag
+def _view(hit: Hit) -> HitView:
     message = hit.message
     return HitView(
         text=message.text,
@@ -81,7 +81,7 @@ def _view(hit: Hit, explain: bool) -> HitView:  # noqa: FBT001 - the request's o
         role=message.role,
         timestamp=format_time(message.when_ms),
         index=message.log_index,
-        explain=HitReasons(similarity=hit.similarity) if explain else None,
+        explain=hit.explained,
     )
 
 
@@ -96,30 +96,3 @@ def _unexplained(context: Context) -> Context:
         for part in context.sections
     ]
     return msgspec.structs.replace(context, sections=sections)
-
-
-class _Keep:
-    """Whether a message passes a filter."""
-
-    def __init__(self, wanted: Filter | None) -> None:
-        wanted = wanted or Filter()
-        self._roles = wanted.roles
-        self._since_ms = None if wanted.since is None else parse_time("filter.since", wanted.since)
-        self._until_ms = None if wanted.until is None else parse_time("filter.until", wanted.until)
-        self._metadata = wanted.metadata or {}
-        self.everything = wanted == Filter()
-
-    def __call__(self, message: MessageRow) -> bool:
-        return (
-            (self._roles is None or message.role in self._roles)
-            and (self._since_ms is None or message.when_ms >= self._since_ms)
-            and (self._until_ms is None or message.when_ms < self._until_ms)
-            and all(_has_label(message, key, value) for key, value in self._metadata.items())
-        )
-
-
-def _has_label(message: MessageRow, key: str, value: Scalar) -> bool:
-    if key not in message.metadata:
-        return False
-    label = message.metadata[key]
-    return label == value and isinstance(label, bool) == isinstance(value, bool)  # for Python, True is 1

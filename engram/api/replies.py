@@ -19,6 +19,8 @@ class Reply(NamedTuple):
     log_index: int | None = None
     """The entry that a write went into; None: the index that reads are at."""
     headers: Mapping[str, str] = NOTHING
+    is_begun: bool = False
+    """What was asked for goes on after this answer."""
 
 
 class Stream(NamedTuple):
@@ -33,6 +35,12 @@ class Stream(NamedTuple):
 Answer = Reply | Stream
 
 
-def say(answer: object, *, log_index: int | None = None, headers: Mapping[str, str] = NOTHING) -> Reply:
+def say(
+    answer: object,
+    *,
+    log_index: int | None = None,
+    headers: Mapping[str, str] = NOTHING,
+    is_begun: bool = False,
+) -> Reply:
     """Return an answer in JSON."""
-    return Reply(_encoder.encode(answer), JSON, log_index, headers)
+    return Reply(_encoder.encode(answer), JSON, log_index, headers, is_begun)

@@ -26,9 +26,13 @@ class Route:
     """What it does, in a sentence; empty: the handler's docstring says it."""
     request: Sequence[Any] = ()
     """The structs that a body can be; empty: it takes none."""
+    request_type: str | None = None
+    """The media type of a body that is not JSON."""
     body_required: bool = True
     answer: Any = None
     """The struct of the answer; None: an answer without a body."""
+    begins: bool = False
+    """What is asked for goes on after the answer."""
     answer_type: str | None = None
     """The media type of an answer that is not JSON."""
     stream_type: str | None = None

@@ -5,10 +5,12 @@ from functools import cache
 from typing import get_args
 
 from engram.api import cluster, differences, facts, messages, openapi, pages, recollection, sessions
+from engram.api.admin import admin_routes
 from engram.api.as_of import AS_OF, SPAN
 from engram.api.calls import Call
 from engram.api.copy_routes import copy_routes
 from engram.api.event_routes import event_routes
+from engram.api.imports import import_route
 from engram.api.parameters import (
     LINEARIZABLE,
     Choice,
@@ -310,6 +312,8 @@ ROUTES: Sequence[Route] = (
         problems=_WRITE,
     ),
     *copy_routes(problems=_READ),
+    *admin_routes(),
+    import_route(problems=_WRITE),
     *event_routes(page=PAGE, read=READ, problems=_READ),
     Route(
         method="GET",

@@ -8,11 +8,13 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from engram.api.filters import Filter
 from engram.api.times import RFC3339
 from engram.commands import BATCH_MESSAGES_MAX, ID_CHARACTERS_MAX, METADATA_KEYS_MAX, TEXT_BYTES_MAX
 from engram.events import Role, Scalar
 from engram.log.status import RoleName
 from engram.projections.rows import EmbeddingStatus
+from engram.recall.explanation import HitExplained, ScopeExplained
 from engram.recall.reader import Scope
 
 ID_PATTERN = r"^[^\u0000-\u001f\u007f-\u009f]+$"
@@ -170,15 +172,6 @@ class SessionList(Struct, kw_only=True):
     next_cursor: str | None
 
 
-class Filter(Struct, kw_only=True):
-    """What a hit must be; everything that is given must hold."""
-
-    roles: Annotated[list[Role], Meta(min_length=1)] | None = None
-    since: When | None = None
-    until: When | None = None
-    metadata: Annotated[dict[str, Scalar], Meta(description="labels that must have these values")] | None = None
-
-
 class SearchQuery(Struct, kw_only=True):
     """What to look for."""
 
@@ -186,15 +179,9 @@ class SearchQuery(Struct, kw_only=True):
     top_k: Annotated[int, Meta(ge=1, le=200)]
     now: Annotated[When, Meta(description="what `last week` in the query is relative to; else the clock")] | None = None
     scope: Scope = "session"
-    filter: Annotated[Filter, Meta(description="applied to the 200 best hits")] | None = None
+    filter: Annotated[Filter, Meta(description="which messages may be found, of all in the scope")] | None = None
     min_score: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
     explain: bool = False
-
-
-class HitReasons(Struct, kw_only=True):
-    """Why a hit stands where it does."""
-
-    similarity: Annotated[float, Meta(description="cosine of query and text")] | None
 
 
 class HitView(Struct, kw_only=True, omit_defaults=True):
@@ -207,7 +194,7 @@ class HitView(Struct, kw_only=True, omit_defaults=True):
     role: Role
     timestamp: str
     index: Index
-    explain: HitReasons | None = None
+    explain: HitExplained | None = None
 
 
 class SearchResults(Struct, kw_only=True, omit_defaults=True):
@@ -215,6 +202,7 @@ class SearchResults(Struct, kw_only=True, omit_defaults=True):
 
     results: list[HitView]
     degraded: Annotated[bool, Meta(description="no vectors could be used: words and time alone decided")] = False
+    explain: ScopeExplained | None = None
 
 
 class NewFact(Struct, kw_only=True):
@@ -328,6 +316,13 @@ class Refused(Struct, kw_only=True):
     reason: str
 
 
+class DigestsView(Struct, kw_only=True):
+    """What this node's read models were at one index: equal on every node whose digests are of the same index."""
+
+    index: Index
+    models: Annotated[dict[str, str], Meta(description="SHA-256 by the name of the read model")]
+
+
 class ClusterView(Struct, kw_only=True):
     """The cluster, as one node knows it."""
 
@@ -343,6 +338,7 @@ class ClusterView(Struct, kw_only=True):
     is_joint: Annotated[bool, Meta(description="a change of the membership is under way")]
     members: list[ClusterMember]
     refusals: list[Refused]
+    digests: Annotated[DigestsView, Meta(description="null until they were taken")] | None
 
 
 class Problem(Struct, kw_only=True, omit_defaults=True):

@@ -6,15 +6,19 @@ from typing import NamedTuple, Protocol
 
 from engram.api.bodies import BODY_DEADLINE_S
 from engram.api.ingest import Ingest
+from engram.api.intake import Intake
 from engram.api.open_streams import OpenStreams
 from engram.clock import Clock
 from engram.log.status import ClusterStatus
 from engram.metrics import Metrics
 from engram.moving.copying import Copier
+from engram.projections.digests import Digests
 from engram.projections.erasures import Erasure
 from engram.projections.ledger import Decoded
 from engram.projections.past import Log
 from engram.projections.rows import FactRow, MessageRow, SessionRow
+from engram.projections.upkeep import Upkeep
+from engram.recall.filters import Condition
 from engram.recall.lookback import Lookback
 from engram.recall.reader import ContextReader
 from engram.recall.search import SearchResult
@@ -100,8 +104,10 @@ class Searches(Protocol):
         top_k: int,
         now_ms: int | None,
         min_score: float | None = None,
+        where: Condition | None = None,
+        explain: bool = False,
     ) -> SearchResult:
-        """Return the messages of `scope` that fit `query` best."""
+        """Return the messages of `scope` that fit `query` best, of those that fit `where`."""
 
 
 class Cluster(Protocol):
@@ -207,6 +213,14 @@ class Services:
     """None: reads are answered as of one log index only."""
     copier: Copier | None = None
     """None: no copies of the log are made."""
+    intake: Intake | None = None
+    """None: no imports are taken."""
+    digests: Callable[[], Digests | None] = lambda: None
+    """The latest digests of the read models; None before the first."""
+    upkeep: Upkeep | None = None
+    """None: nothing is verified or rebuilt here."""
+    read_only: str | None = None
+    """Why nothing can be written here; None: it can."""
     streams: OpenStreams = field(default_factory=OpenStreams)
     floor_index: int = 0
     """What was committed when the node started. Projections that are behind it still lack what was acknowledged."""

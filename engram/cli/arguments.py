@@ -9,6 +9,8 @@ from engram.events import Event
 
 EVENT_TYPES = tuple(kind.__name__ for kind in get_args(Event))
 
+PORT_MAX = 65_535
+
 EPILOG = """\
 Settings come from the environment, and from .env in the current folder. All commands but serve and cluster need the
 node stopped; those that take --url then work on the running node that it names.
@@ -23,12 +25,14 @@ def parser(version: str) -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"engram {version}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("serve", help="run a node until SIGTERM or Ctrl-C")
-    commands.add_parser(
+    verify = commands.add_parser(
         "verify",
         aliases=["check"],
         help="read the whole log and all projections, and name what is not as it was written; changes nothing",
     )
+    verify.add_argument("--url", type=_url, help="of a running node; default: the data folder of a stopped one")
     _add_diff(commands)
+    _add_replay(commands)
     _add_moving(commands)
     _add_cluster(commands)
     _add_log(commands)
@@ -37,6 +41,7 @@ def parser(version: str) -> argparse.ArgumentParser:
     rebuild.add_argument(
         "target", nargs="?", choices=("projections", "lancedb", "redis", "all"), default="all", help="default: all"
     )
+    rebuild.add_argument("--url", type=_url, help="of a running node, for lancedb and redis; default: the data folder")
     return top
 
 
@@ -50,6 +55,19 @@ def _add_diff(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     diff.add_argument("--json", action="store_true", help="print everything, as GET /sessions/ID/diff answers")
 
 
+def _add_replay(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    replay = commands.add_parser(
+        "replay", help="print, or serve to be read only, memory as it was at a log index or time"
+    )
+    replay.add_argument("--to", required=True, metavar="INDEX|TIME", help="the last log index, or a time")
+    replay.add_argument("--session", metavar="ID", help="print this session: facts, messages, and where they come from")
+    replay.add_argument("--tenant", metavar="NAME", help="whose sessions; default: those of the default tenant")
+    replay.add_argument("--backup", type=Path, metavar="FILE", help="of this backup; default: the data folder")
+    replay.add_argument("--json", action="store_true", help="print one JSON document")
+    replay.add_argument("--serve", action="store_true", help="answer the reads of the HTTP interface until Ctrl-C")
+    replay.add_argument("--port", type=_port, metavar="PORT", default=0, help="with --serve; default: any free one")
+
+
 def _add_moving(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     running = argparse.ArgumentParser(add_help=False)
     running.add_argument("--url", type=_url, help="of a running node; default: the data folder of a stopped one")
@@ -61,14 +79,34 @@ def _add_moving(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     export.add_argument("file", metavar="FILE", help="a new file; - for standard output")
     export.add_argument("--after", type=_after, default=0, metavar="INDEX", help="only what is behind this log index")
     export.add_argument("--session", metavar="ID", help="events of this session only")
-    imported = commands.add_parser("import", help="make a node of its own from exports, where there is no data yet")
+    imported = commands.add_parser(
+        "import",
+        help="take exports into a running node, or make a node of its own from them where there is no data yet",
+    )
     imported.add_argument(
         "files",
         nargs="+",
         metavar="FILE",
         help="what export wrote, and what --after wrote behind it; - for standard input",
     )
-    imported.add_argument("--data-dir", metavar="FOLDER", help="default: ENGRAM_DATA_DIR")
+    where = imported.add_mutually_exclusive_group()
+    where.add_argument("--url", type=_url, help="of a running node; default: a new data folder")
+    where.add_argument("--data-dir", metavar="FOLDER", help="default: ENGRAM_DATA_DIR")
+    imported.add_argument(
+        "--on-conflict",
+        choices=("stop", "skip"),
+        default="stop",
+        help="with --url, at a line whose id stands for something else there: stop, or leave the line out",
+    )
+    imported.add_argument(
+        "--deletions",
+        choices=("apply", "skip"),
+        default="apply",
+        help="with --url: whether what was deleted in the source is deleted there",
+    )
+    imported.add_argument(
+        "--from-line", type=_index, default=2, metavar="N", help="with --url: go on with this line of the first file"
+    )
     restore = commands.add_parser("restore", help="make a node of its own from a backup, where there is no data yet")
     restore.add_argument("file", metavar="FILE", help="what backup wrote")
     restore.add_argument("--data-dir", metavar="FOLDER", help="default: ENGRAM_DATA_DIR")
@@ -119,6 +157,12 @@ def _url(value: str) -> str:
     if not sound:
         raise argparse.ArgumentTypeError(f"{value!r} is not the address of a node, as in http://127.0.0.1:3000")
     return url.rstrip("/")
+
+
+def _port(value: str) -> int:
+    if not value.isdecimal() or int(value) > PORT_MAX:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a port, 0 to {PORT_MAX}")
+    return int(value)
 
 
 def _after(value: str) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engram import __version__, logs, node
-from engram.cli import backup, cluster, diff, export, import_, rebuild, reembed, restore, show, verify
+from engram.cli import backup, cluster, diff, export, import_, rebuild, reembed, replay, restore, show, upkeep, verify
 from engram.cli.arguments import parser
 from engram.cli.progress import Progress
 from engram.config import Config
@@ -95,19 +95,30 @@ def _first_of_ours(errors: BaseExceptionGroup[BaseException]) -> EngramError:
     return error
 
 
+def _verify(config: Config, arguments: argparse.Namespace) -> Coroutine[Any, Any, int]:
+    return verify.run(config, Progress()) if arguments.url is None else upkeep.verify(arguments.url, Progress())
+
+
+def _rebuild(config: Config, arguments: argparse.Namespace) -> Coroutine[Any, Any, int]:
+    if arguments.url is not None:
+        return upkeep.rebuild(arguments.url, arguments.target, Progress())
+    return rebuild.run(config, arguments.target, Progress())
+
+
 Command = Callable[[Config, argparse.Namespace], Coroutine[Any, Any, int]]
 
 _COMMANDS: Mapping[str, Command] = {
     "serve": lambda config, _: _serve(config),
     "backup": lambda config, arguments: backup.run(config, backup.Wanted.of(arguments), Progress()),
-    "check": lambda config, _: verify.run(config, Progress()),
-    "verify": lambda config, _: verify.run(config, Progress()),
+    "check": _verify,
+    "verify": _verify,
     "cluster": lambda config, arguments: cluster.run(config, cluster.Wanted.of(arguments), sys.stdout, Progress()),
     "diff": lambda config, arguments: diff.run(config, diff.Wanted.of(arguments), sys.stdout, Progress()),
     "export": lambda config, arguments: export.run(config, export.Wanted.of(arguments), Progress()),
     "import": lambda config, arguments: import_.run(config, import_.Wanted.of(arguments), Progress()),
     "log": lambda config, arguments: show.run(config, show.Wanted.of(arguments), sys.stdout),
-    "rebuild": lambda config, arguments: rebuild.run(config, arguments.target, Progress()),
+    "rebuild": _rebuild,
+    "replay": lambda config, arguments: replay.run(config, replay.Wanted.of(arguments), sys.stdout, Progress()),
     "reembed": lambda config, _: reembed.run(config, Progress()),
     "restore": lambda config, arguments: restore.run(config, restore.Wanted.of(arguments), Progress()),
 }

@@ -1,4 +1,4 @@
-"""`engram import`: a node of its own from exports, on a data folder that has nothing in it yet."""
+"""`engram import`: exports into a node that runs, or a node of its own from them, where there is no data yet."""
 
 import argparse
 import asyncio
@@ -8,6 +8,7 @@ from typing import NamedTuple, Self
 
 from engram.cli.empty import check_empty, prepare
 from engram.cli.files import chunks
+from engram.cli.import_running import Manner, import_into
 from engram.cli.progress import Progress
 from engram.config import Config
 from engram.errors import ConfigError, CorruptionError, InvalidError
@@ -22,24 +23,33 @@ BATCH_BYTES = 4 * 1024 * 1024
 
 
 class Wanted(NamedTuple):
-    """Which exports, in order; where to is a setting."""
+    """Which exports, in order, and where to."""
 
     files: Sequence[str]
+    url: str | None
+    """None: into a data folder, which is a setting, and has nothing in it."""
+    manner: Manner
 
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> Self:
         """Return what the arguments ask for."""
-        return cls(files=arguments.files)
+        manner = Manner(arguments.on_conflict, arguments.deletions, arguments.from_line)
+        return cls(files=arguments.files, url=arguments.url, manner=manner)
 
 
 async def run(config: Config, wanted: Wanted, progress: Progress) -> int:
-    """Make the log of the exports; after a crash, or when one of them is damaged, there is no log, or all of it.
+    """Send the exports to the node that is named, or make a log of them.
+
+    After a crash, or when one of them is damaged, there is no log, or all of it.
 
     Raises:
         ConfigError: The data folder has something in it, there is no such file, or the exports do not go together.
         CorruptionError: An export is damaged.
         StorageError: A disk failed.
+        RemoteError: The node that was named refuses, or does not answer.
     """
+    if wanted.url is not None:
+        return await import_into(wanted.url, wanted.files, wanted.manner, progress)
     await asyncio.to_thread(check_empty, config)
     await asyncio.to_thread(prepare, config)
     importer = Importer()

@@ -39,11 +39,11 @@ async def run(config: Config, wanted: Wanted, progress: Progress) -> int:
     if wanted.file == STANDARD:
         raise ConfigError("a backup is read twice, the first time to check it: name a file, not '-'")
     await asyncio.to_thread(check_empty, config)
-    head, tail = await _verify(wanted.file, progress)
+    head, tail = await verified(wanted.file, progress)
     await asyncio.to_thread(prepare, config)
     node_id = config.node_id or STANDALONE_ID
     with progress.step("restoring the log", tail.rows) as advance:
-        async with aclosing(_entries(wanted.file, advance)) as entries:
+        async with aclosing(entries_of(wanted.file, advance)) as entries:
             state = await make_log(config.log_path, entries, node_id=node_id)
     progress.say(
         f"{config.log_path} is the log of store {head.store_id} up to entry {tail.index}, as store {state.store_id} of node "
@@ -52,7 +52,13 @@ async def run(config: Config, wanted: Wanted, progress: Progress) -> int:
     return 0
 
 
-async def _verify(file: str, progress: Progress) -> tuple[Head, Tail]:
+async def verified(file: str, progress: Progress) -> tuple[Head, Tail]:
+    """Read a whole backup, and return how it begins and ends.
+
+    Raises:
+        ConfigError: There is no such file.
+        CorruptionError: It is damaged.
+    """
     progress.say(f"checking {file}")
     reader = BackupReader()
     async with aclosing(chunks(file)) as parts:
@@ -64,7 +70,8 @@ async def _verify(file: str, progress: Progress) -> tuple[Head, Tail]:
     return reader.head, tail
 
 
-async def _entries(file: str, advance: Callable[[int], None]) -> AsyncGenerator[Sequence[Entry]]:
+async def entries_of(file: str, advance: Callable[[int], None]) -> AsyncGenerator[Sequence[Entry]]:
+    """Yield the entries of a backup that was verified; `advance` hears how many."""
     reader = BackupReader()
     async with aclosing(chunks(file)) as parts:
         async for data in parts:

@@ -6,7 +6,6 @@ compared with it, as copies. What differs is named: the read model, the first ke
 
 import asyncio
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,14 +22,12 @@ from engram.projections import lance_comparison, redis_comparison
 from engram.projections.comparison import Difference, check_file, compare
 from engram.projections.lance_store import LanceError, LanceStore
 from engram.projections.redis_store import RedisFailedError
+from engram.projections.scratch import VERIFY, scratch
 from engram.projections.sqlite_slices import count_rows
 from engram.projections.sqlite_store import PrimaryStore
 
-SCRATCH_PREFIX = ".verify-"
-"""A folder beside the read models: they can be larger than a temporary file system."""
-
-OLD_PREFIX = ".check-"
-"""What an earlier version called it."""
+ADVICE = "run `engram rebuild"
+"""How a line begins that is no problem, but what to do about those before it."""
 
 
 async def run(config: Config, progress: Progress) -> int:
@@ -48,7 +45,8 @@ async def run(config: Config, progress: Progress) -> int:
             problems.extend(await _verify_projections(config, log, progress))
     for problem in problems:
         progress.say(problem)
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    found = sum(not problem.startswith(ADVICE) for problem in problems)
+    count = "1 problem" if found == 1 else f"{found} problems"
     progress.say(count if problems else "everything is as it was written")
     return 1 if problems else 0
 
@@ -138,33 +136,22 @@ async def _compare_redis(config: Config, log: SqliteLog, stored: PrimaryStore, p
 
 
 def _advice(target: str, found: Sequence[object]) -> Sequence[str]:
-    return [f"run `engram rebuild {target}`"] if found else []
+    return [f"{ADVICE} {target}`"] if found else []
 
 
 @asynccontextmanager
 async def _copied(path: Path) -> AsyncIterator[tuple[PrimaryStore, PrimaryStore]]:
     """Give a copy of the read models at `path`, and an empty store to fold into; both are gone afterwards."""
-    scratch = await asyncio.to_thread(_make_scratch, path.parent)
-    try:
-        stored = await PrimaryStore.open(await asyncio.to_thread(_copy, path, scratch))
+    async with scratch(path.parent, VERIFY) as folder:
+        stored = await PrimaryStore.open(await asyncio.to_thread(_copy, path, folder))
         try:
-            fresh = await PrimaryStore.open(scratch / "fresh.db")
+            fresh = await PrimaryStore.open(folder / "fresh.db")
             try:
                 yield stored, fresh
             finally:
                 await fresh.close()
         finally:
             await stored.close()
-    finally:
-        await asyncio.to_thread(shutil.rmtree, scratch)
-
-
-def _make_scratch(folder: Path) -> Path:
-    """Make a folder for copies, and remove what one that was killed has left."""
-    for prefix in (SCRATCH_PREFIX, OLD_PREFIX):
-        for left in folder.glob(f"{prefix}*"):
-            shutil.rmtree(left, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=folder))
 
 
 def _copy(path: Path, folder: Path) -> Path:

@@ -105,15 +105,22 @@ class ExportWriter:
 class ExportReader:
     """Reads an export from bytes as they come, and finds whatever is wrong with it; errors name the line."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, first_line: int = 2) -> None:
+        """`first_line`: number of the line behind the head; more than 2 where the lines are part of a longer export."""
         self.head: ExportHead | None = None
         self.end: ExportEnd | None = None
         self._sha256 = hashlib.sha256()
         self._pending = bytearray()
         self._number = 1
+        self._first_line = first_line
         self._index = 0
         self._entries = 0
         self._events = 0
+
+    @property
+    def line(self) -> int:
+        """Number of the line that is read next; that of an entry which was just yielded is one less."""
+        return self._number
 
     def feed(self, data: bytes) -> Iterator[ExportEntry]:
         """Take the next bytes, and yield the entries that are complete by then.
@@ -150,7 +157,7 @@ class ExportReader:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise self._damaged(f"cannot be read: {error}") from None
         self._sha256.update(line)
-        self._number += 1
+        self._number = self._first_line if self._number == 1 else self._number + 1
         return entry
 
     def _decode(self, line: bytes) -> ExportEntry | None:

@@ -6,13 +6,13 @@ can be compared too: the other one is folded up to where it was read. Texts are 
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import Final, Literal, NamedTuple, Protocol, TypeVar
 
 from engram.database import Connection, broken_indexes
 from engram.events import TENANT_DEFAULT
 from engram.projections.read_models import READ_MODELS, ReadModel, Row
 from engram.projections.slots import log_index_of
-from engram.projections.sqlite_slices import Names, first_forgotten, names, read_range, read_slice
+from engram.projections.sqlite_slices import Key, Names, Slice, first_forgotten, names, read_range, read_slice
 
 SLICE_ROWS: Final = 2_000
 """Rows of a piece: some 10 ms of reading, in which the file cannot be cleaned of what was deleted, and a few MB."""
@@ -32,8 +32,7 @@ Answer = TypeVar("Answer")
 class Difference(NamedTuple):
     """Where a projection is not what the log says."""
 
-    projection: str
-    """primary, redis or lancedb."""
+    projection: Literal["primary", "lancedb", "redis"]
     model: str
     session_id: str | None
     key: str
@@ -61,15 +60,18 @@ CatchUp = Callable[[int], Awaitable[None]]
 
 
 async def compare(
-    stored: Store, wanted: Store, catch_up: CatchUp, *, rows: int = SLICE_ROWS
+    stored: Store, wanted: Store, catch_up: CatchUp, *, rows: int = SLICE_ROWS, tries: int = 1
 ) -> AsyncIterator[int | Difference]:
     """Yield how many rows were found equal since, and the first difference of each read model.
+
+    A piece that differs is looked at `tries` times: where entries are erased while they are folded again, the fold is
+    behind what is stored until it has seen the deletion too.
 
     Raises:
         CorruptionError: The file of `stored` cannot be read.
     """
     for model in READ_MODELS:
-        async for step in _compare_model(model, stored, wanted, catch_up, rows):
+        async for step in _compare_model(model, stored, wanted, catch_up, rows, tries):
             yield step
 
 
@@ -86,22 +88,33 @@ async def check_file(stored: Store) -> list[Difference]:
 
 
 async def _compare_model(
-    model: ReadModel, stored: Store, wanted: Store, catch_up: CatchUp, limit: int
+    model: ReadModel, stored: Store, wanted: Store, catch_up: CatchUp, limit: int, tries: int
 ) -> AsyncIterator[int | Difference]:
-    after = None
+    after: Key | None = None
     while True:
-        piece = await stored.ask(partial(read_slice, model=model, after=after, limit=limit))
-        await catch_up(piece.applied_index)
-        should = await wanted.ask(
-            partial(read_range, model=model, after=after, end=piece.end, limit=len(piece.rows) + limit)
-        )
-        if (pair := first_pair(model, piece.rows, should)) is not None:
+        piece, pair = await _look(model, stored, wanted, catch_up, after, limit)
+        for _ in range(tries - 1):
+            if pair is None:
+                break
+            piece, pair = await _look(model, stored, wanted, catch_up, after, limit)
+        if pair is not None:
             yield await _named(model, pair, stored, wanted)
             return
         yield len(piece.rows)
         if piece.end is None:
             return
         after = piece.end
+
+
+async def _look(
+    model: ReadModel, stored: Store, wanted: Store, catch_up: CatchUp, after: Key | None, limit: int
+) -> "tuple[Slice, Pair | None]":
+    piece = await stored.ask(partial(read_slice, model=model, after=after, limit=limit))
+    await catch_up(piece.applied_index)
+    should = await wanted.ask(
+        partial(read_range, model=model, after=after, end=piece.end, limit=len(piece.rows) + limit)
+    )
+    return piece, first_pair(model, piece.rows, should)
 
 
 class Pair(NamedTuple):

@@ -58,7 +58,10 @@ class Observer(Protocol):
         """Its files were merged."""
 
     def failed(self, operation: str) -> None:
-        """LanceDB failed in `operation`: open, write, forget or optimize."""
+        """LanceDB failed in `operation`: open, clear, write, forget or optimize."""
+
+    def retried(self) -> None:
+        """It is opened again after a failure."""
 
 
 class Silent:
@@ -67,6 +70,7 @@ class Silent:
     def stored(self, rows: int, seconds: float) -> None: ...
     def optimized(self, seconds: float) -> None: ...
     def failed(self, operation: str) -> None: ...
+    def retried(self) -> None: ...
 
 
 class LanceStatus(NamedTuple):
@@ -112,6 +116,8 @@ class LanceFeed:
         self._lag_rows = 0
         self._last_error: str | None = None
         self._ready = False
+        self._drops = False
+        self._is_refilling = False
         self._adds = 0
         self._optimized_s = clock.monotonic_s()
         self._optimize_took_s = 0.0
@@ -131,6 +137,16 @@ class LanceFeed:
             self._erasures.append((Erasure(tenant, session_id, message_id, up_to_index), done))
             self._wake.set()
             await done
+
+    def refill(self) -> None:
+        """Drop everything, and write it again."""
+        self._drops = self._is_refilling = True
+        self._wake.set()
+
+    @property
+    def is_refilling(self) -> bool:
+        """Whether something of what `refill` dropped is not there again."""
+        return self._is_refilling
 
     async def run(self) -> None:
         """Feed until cancelled; the store is closed then.
@@ -157,6 +173,7 @@ class LanceFeed:
 
     async def _round(self) -> None:
         self._wake.clear()
+        await self._drop()
         await self._forget()
         is_full = await self._write()
         await self._optimize()
@@ -164,6 +181,12 @@ class LanceFeed:
         self._retry_s = self._options.retry_s
         if not is_full:
             await self._pause(self._options.period_s)
+
+    async def _drop(self) -> None:
+        if self._drops:
+            self._operation = "clear"
+            await self._store.clear()
+            self._drops = False
 
     async def _forget(self) -> None:
         self._operation = "forget"
@@ -183,6 +206,7 @@ class LanceFeed:
         rows = await self._source.embedded_after(self._store.cursor, limit)
         self._lag_rows = len(rows)
         if not rows:
+            self._is_refilling = self._drops
             return False
         started_s = self._clock.monotonic_s()
         await self._store.add(rows)
@@ -219,6 +243,7 @@ class LanceFeed:
         )
         self._wake.clear()
         await self._pause(self._retry_s)
+        self._observer.retried()
         self._retry_s = min(2 * self._retry_s, self._options.retry_max_s)
 
     async def _pause(self, seconds: float) -> None:

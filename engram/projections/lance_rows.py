@@ -178,6 +178,21 @@ def schema(arrow: Any, space: Space) -> Any:
     )
 
 
+def misfit(arrow: Any, columns: Any) -> str | None:
+    """Return what tells a table with `columns` from one of this version, if anything does; the model may be another."""
+    metadata = {key.decode(): value.decode() for key, value in (columns.metadata or {}).items()}
+    if metadata.get("engram.format") != FORMAT:
+        return f"is of format {metadata.get('engram.format')}, not {FORMAT}"
+    model, dimension = metadata.get("engram.model"), metadata.get("engram.dimension", "")
+    if model is None or not dimension.isdecimal():
+        return "does not say whose vectors it has"
+    wanted = schema(arrow, Space(model, int(dimension)))
+    if not columns.equals(wanted):
+        names = sorted(set(wanted.names) ^ set(columns.names))
+        return f"has other columns: {', '.join(names) or 'of other types'}"
+    return None
+
+
 def table(arrow: Any, columns: Any, rows: Sequence[EmbeddedRow]) -> Any:
     """Return `rows` as an Arrow table with the columns of `schema`; their vectors have its dimension."""
     vectors = np.frombuffer(b"".join(row.vector for row in rows), dtype="<f2").astype("<f4")

@@ -110,7 +110,7 @@ class LanceStore:
     async def open(self, *, log_last_index: int) -> None:
         """Open or create the table, and find the cursor.
 
-        A table that cannot be read, of another format, or ahead of `log_last_index`, so that it belongs to another
+        A table that cannot be read, of another format or other columns, or ahead of `log_last_index`, so that it belongs to another
         log, is dropped: the cursor is 0 then.
 
         Raises:
@@ -183,11 +183,16 @@ class LanceStore:
             return
         try:
             self._table = self._connection.open_table(TABLE)
-            self.cursor = self._highest_index()
+            misfit = lance_rows.misfit(self._arrow, self._table.schema)
+            self.cursor = 0 if misfit else self._highest_index()
         except Exception as error:
             if not self._is_local():
                 raise
             _log.warning("long-term store unreadable, building it afresh", extra={"error": type(error).__name__})
+            self._recreate()
+            return
+        if misfit is not None:
+            _log.warning("the table of the long-term store %s, building it afresh", misfit)
             self._recreate()
             return
         self._check(log_last_index)
@@ -197,9 +202,10 @@ class LanceStore:
         if TABLE not in self._connection.list_tables().tables:
             return "it has no table yet"
         self._table = self._connection.open_table(TABLE)
+        misfit = lance_rows.misfit(self._arrow, self._table.schema)
+        if misfit is not None:
+            return f"its table {misfit}"
         metadata = self._metadata()
-        if metadata.get("engram.format") != lance_rows.FORMAT:
-            return f"its table is of format {metadata.get('engram.format')}, not {lance_rows.FORMAT}"
         made_for = Space(metadata["engram.model"], int(metadata["engram.dimension"]))
         if made_for != self.space:
             return f"its vectors are of {made_for.model}, {made_for.dimension} dimensions"
@@ -211,10 +217,6 @@ class LanceStore:
 
     def _check(self, log_last_index: int) -> None:
         metadata = self._metadata()
-        if metadata.get("engram.format") != lance_rows.FORMAT:
-            _log.warning("long-term store has another format, building it afresh")
-            self._recreate()
-            return
         model, dimension = metadata["engram.model"], int(metadata["engram.dimension"])
         if (model, dimension) != self.space:
             if self._table.count_rows() == 0:  # made before anything was written, and nothing can be lost

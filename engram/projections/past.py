@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple, Protocol, TypeVar
 
+import msgspec
+
 from engram.database import Connection
-from engram.events import TENANT_DEFAULT, Event, MessageEmbedded, VisibilityChanged, WorkAbandoned, decode
+from engram.events import TENANT_DEFAULT, Event, MessageEmbedded, Visibility, WorkAbandoned, decode
 from engram.projections import sqlite_past
 from engram.projections.rows import EmbeddingStatus, FactRow, MessageRow, SessionRow, VectorRow
 from engram.projections.sqlite_past import Doubt
@@ -66,6 +68,17 @@ class Reads(Protocol):
 
     async def timeline(self, session_key: int, *, after: int, limit: int) -> list[int]:
         """Return the log indexes of the entries that had an effect on a session, from behind `after`."""
+
+
+class _Told(msgspec.Struct):
+    """What an event says of its session as a whole. The rest, vectors above all, is skipped."""
+
+    at_ms: int
+    visibility: Visibility | None = None
+    """Only one kind of event has it."""
+
+
+_told = msgspec.msgpack.Decoder(list[_Told])
 
 
 class Embedding(NamedTuple):
@@ -192,19 +205,19 @@ class PastReads:
 
         All events of an entry have one time: a command stamps them together.
         """
-        row = row._replace(updated_at_ms=row.created_at_ms, visibility="private")
+        updated_at_ms = row.created_at_ms
+        visibility: Visibility = "private"
         after, is_over = row.session_key - 1, False
         while not is_over:
             places = await self._reads.timeline(row.session_key, after=after, limit=TIMELINE_MAX)
             wanted = [place for place in places if place <= self._index]
             async for entry in entries_at(self._log, wanted):
-                for event in events_of(entry):
-                    row = row._replace(updated_at_ms=event.at_ms)
-                    if isinstance(event, VisibilityChanged):
-                        row = row._replace(visibility=event.visibility)
+                for told in _told_by(entry):
+                    updated_at_ms = told.at_ms
+                    visibility = told.visibility or visibility
             is_over = len(places) < TIMELINE_MAX or len(wanted) < len(places)
             after = places[-1] if places else after
-        return row
+        return row._replace(updated_at_ms=updated_at_ms, visibility=visibility)
 
 
 def _embedding(doubt: Doubt, told: Mapping[int, Sequence[Event]]) -> Embedding:
@@ -229,6 +242,10 @@ def _embedding(doubt: Doubt, told: Mapping[int, Sequence[Event]]) -> Embedding:
 def events_of(entry: LogEntry) -> Sequence[Event]:
     """Return what an entry holds; nothing when it was erased, or is not ours."""
     return decode(entry.data) if entry.kind == NORMAL and entry.data else ()
+
+
+def _told_by(entry: LogEntry) -> Sequence[_Told]:
+    return _told.decode(entry.data) if entry.kind == NORMAL and entry.data else ()
 
 
 async def entries_at(log: Log, wanted: Sequence[int]) -> AsyncIterator[LogEntry]:

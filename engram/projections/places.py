@@ -46,7 +46,7 @@ async def index_at(reads: Reads, log: Log, at_ms: int) -> int:
         for entry in entries:
             if entry.index > last:
                 return last
-            if _time_of(entry) > at_ms:
+            if time_of(entry) > at_ms:
                 return entry.index - 1
         after = entries[-1].index if entries else last
     return last
@@ -58,12 +58,13 @@ async def time_at(reads: Reads, log: Log, log_index: int) -> int:
     after, latest_ms = mark.log_index, mark.at_ms
     while after < log_index:
         entries: Sequence[LogEntry] = await log.read(after, min(log_index - after, READ_ENTRIES_MAX))
-        latest_ms = max([latest_ms, *(_time_of(entry) for entry in entries if entry.index <= log_index)])
+        latest_ms = max([latest_ms, *(time_of(entry) for entry in entries if entry.index <= log_index)])
         after = entries[-1].index if entries else log_index
     return latest_ms
 
 
-def _time_of(entry: LogEntry) -> int:
+def time_of(entry: LogEntry) -> int:
+    """Return the latest time of any event in an entry; 0 without one."""
     if entry.kind != NORMAL or not entry.data:
         return 0
     return max(stamped.at_ms for stamped in _stamps.decode(entry.data))

@@ -9,7 +9,15 @@ from engram.events import TENANT_DEFAULT
 from engram.projections import effects, sqlite_reads
 from engram.projections.ledger import Decoded
 from engram.projections.retention import Standing
-from engram.projections.rows import FactRow, MessageRow, PendingEmbedding, RecallBlob, RecallDelta, SessionRow
+from engram.projections.rows import (
+    FactRow,
+    LabelRow,
+    MessageRow,
+    PendingEmbedding,
+    RecallBlob,
+    RecallDelta,
+    SessionRow,
+)
 from engram.projections.sqlite_reads import Conversation, Counts, EmbeddedRow, EmbeddingSpace
 from engram.projections.sqlite_standing import standing
 
@@ -68,6 +76,10 @@ class PrimaryReads:
     async def messages_at(self, wanted: Sequence[tuple[int, int]]) -> list[MessageRow]:
         """Return messages by (session key, ordinal), in the order of `wanted`; missing ones are left out."""
         return await self._reader.run(partial(sqlite_reads.messages_at, wanted=wanted))
+
+    async def labels(self, session_key: int, *, first: int, limit: int) -> list[LabelRow]:
+        """Return the labels of messages with ordinals from `first` on, in their order."""
+        return await self._reader.run(partial(sqlite_reads.labels, session_key=session_key, first=first, limit=limit))
 
     async def facts(self, session_key: int) -> list[FactRow]:
         """Return the pinned facts in order of pinning."""

@@ -63,6 +63,15 @@ class MessageRow(NamedTuple):
         return self.at_ms if self.occurred_at_ms is None else self.occurred_at_ms
 
 
+class LabelRow(NamedTuple):
+    """What was said about a message beside its text: what filters ask for."""
+
+    ordinal: int
+    role: Role
+    name: str | None
+    metadata: Mapping[str, Scalar]
+
+
 class FactRow(NamedTuple):
     """A pinned fact."""
 

@@ -12,6 +12,7 @@ from engram.projections.erasures import Erasure, Kind, subject_of
 from engram.projections.rows import (
     EmbeddingStatus,
     FactRow,
+    LabelRow,
     MessageRow,
     PendingEmbedding,
     RecallBlob,
@@ -164,6 +165,16 @@ def messages_at(connection: Connection, wanted: Sequence[tuple[int, int]]) -> li
     query = f"SELECT {_MESSAGE} WHERE session_key = ? AND ordinal = ?"
     rows = (connection.execute(query, place).fetchone() for place in wanted)
     return [_message(row) for row in rows if row is not None]
+
+
+def labels(connection: Connection, session_key: int, *, first: int, limit: int) -> list[LabelRow]:
+    """Return the labels of messages with ordinals from `first` on, in their order."""
+    query = (
+        "SELECT ordinal, role, name, metadata FROM messages CROSS JOIN contents USING (slot)"
+        " WHERE session_key = ? AND ordinal >= ? ORDER BY ordinal LIMIT ?"
+    )
+    rows = connection.execute(query, (session_key, first, limit)).fetchall()
+    return [LabelRow(ordinal, role, name, metadata_of(metadata)) for ordinal, role, name, metadata in rows]
 
 
 def facts(connection: Connection, session_key: int) -> list[FactRow]:

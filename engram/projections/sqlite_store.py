@@ -97,6 +97,8 @@ class PrimaryStore(PrimaryReads):
         self.erasure_wanted = asyncio.Event()
         """Set when there is something new to erase; whoever erases clears it."""
         self._watcher: Watcher | None = None
+        self.is_scrubbing = False
+        """Whether `scrub` waits for readers that are in its way."""
 
     @classmethod
     async def open(cls, path: Path, *, boot_id: str | None = None) -> Self:
@@ -211,7 +213,11 @@ class PrimaryStore(PrimaryReads):
 
     async def scrub(self) -> bool:
         """Let no deleted byte stay in the file or beside it. Returns False when a reader is in the way: try again."""
-        return await self._writer.truncate_wal()
+        self.is_scrubbing = True
+        try:
+            return await self._writer.truncate_wal()
+        finally:
+            self.is_scrubbing = False
 
     async def digest(self) -> dict[str, str]:
         """Return a digest of each read model, the same for any two stores that answer every reader the same."""

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engram.api.app import Application, build
+from engram.api.arrivals import Space
 from engram.api.ingest import Ingest
+from engram.api.intake import Intake
 from engram.api.open_streams import OpenStreams
 from engram.api.services import Dependency, Services
 from engram.events import Event, decode
@@ -19,9 +21,13 @@ from engram.log.position import Position
 from engram.metrics import Metrics
 from engram.moving.backup_format import Head
 from engram.moving.copying import Copier
+from engram.projections.digests import Digests
 from engram.projections.eraser import Eraser
+from engram.projections.lance_feed import LanceFeed, Silent
+from engram.projections.lance_store import LanceStore
 from engram.projections.projector import Projector
 from engram.projections.sqlite_store import PrimaryStore
+from engram.projections.upkeep import Upkeep
 from engram.recall.lookback import Lookback
 from engram.recall.reader import ContextReader
 from engram.recall.search import Searcher
@@ -131,13 +137,19 @@ class ListLog:
 class Node:
     """The parts, and what a test turns to make them misbehave."""
 
-    def __init__(self, store: PrimaryStore) -> None:
+    def __init__(self, store: PrimaryStore, folder: Path) -> None:
         self.log = ListLog()
         self.store = store
         self.projector = Projector(self.log, store)
         self.eraser = Eraser(self.log, store, None)
         self.searcher = Searcher(store, Letters(), cache_bytes_max=1_000_000, observer=Unobserved())
         self.dependencies = [Dependency("log", ready=True, detail="index 0")]
+        self.feed = LanceFeed(self.lance(folder), store, clock=StoppedClock(), observer=Silent(), log_last_index=0)
+        self.upkeep = Upkeep(
+            self.log, store, folder, lance=lambda: self.lance(folder), feed=self.feed, redis=None, log_store="a-store",
+            clock=StoppedClock(),
+        )  # fmt: skip
+        self.digests: Digests | None = None
         self.cluster: FakeCluster | None = None
         self.floor_index = 0
         self.streams = OpenStreams(look_s=0.02)
@@ -151,6 +163,10 @@ class Node:
     def entries(self) -> list[list[Event]]:
         """Everything in the log."""
         return [decode(entry.data) if entry.data else [] for entry in self.log.held]
+
+    def lance(self, folder: Path) -> LanceStore:
+        """Return a way to a long-term store, which is opened when it is used."""
+        return LanceStore(str(folder / "lancedb"), model=Letters.model, dimension=Letters.dimension)
 
     async def wait_erased(self, index: int) -> None:
         self.waited_on.set()
@@ -167,6 +183,7 @@ class Node:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.projector.run())
             tasks.create_task(self.eraser.run())
+            tasks.create_task(self.upkeep.run())
 
     def application(self) -> Application:
         """Return the application as the node is set up now."""
@@ -177,8 +194,11 @@ class Node:
         clock = StoppedClock()
         metrics = Metrics(version="0")
         ids = itertools.count(1)
+        recorder = Recorder(self.log, self.projector, clock, last_at_ms=lambda: 0, timeout_s=5)
+        ingest = Ingest(embedder=Letters(), tokens=Words(), clock=clock, metrics=metrics)
+        space = Space(Letters.model, Letters.dimension)
         return Services(
-            recorder=Recorder(self.log, self.projector, clock, last_at_ms=lambda: 0, timeout_s=5),
+            recorder=recorder,
             log=self.log,
             reads=self.store,
             core=self.store,
@@ -187,7 +207,8 @@ class Node:
             searches=self.searcher,
             lookback=Lookback(self.store, self.log, self.searcher, Words(), model=Letters.model, short_term_count=20),
             contexts=ContextReader(self.store, self.searcher, Words(), short_term_count=20),
-            ingest=Ingest(embedder=Letters(), tokens=Words(), clock=clock, metrics=metrics),
+            ingest=ingest,
+            intake=Intake(recorder, self.store, ingest, clock, metrics, space),
             clock=clock,
             metrics=metrics,
             new_id=lambda: f"made-{next(ids)}",
@@ -196,6 +217,8 @@ class Node:
             cluster=self.cluster,
             streams=self.streams,
             copier=Copier(self.log, self.store, self, self.copy_head),
+            upkeep=self.upkeep,
+            digests=lambda: self.digests,
             floor_index=self.floor_index,
             wait_s=0.2,
             body_deadline_s=0.3,
@@ -206,11 +229,13 @@ class Node:
 async def running_node(folder: Path) -> AsyncIterator[Node]:
     """Run a node whose projections lie in `folder`."""
     store = await PrimaryStore.open(folder / "projections.db")
-    node = Node(store)
+    node = Node(store, folder)
     running = asyncio.get_running_loop().create_task(node.run())
     try:
         yield node
     finally:
+        if node.upkeep.last_verify is not None and node.upkeep.last_verify.state == "running":
+            await node.upkeep.wait_ended()  # cancelled while it opens a file, it would leave that to the collector
         running.cancel()
         await asyncio.wait([running])
         node.searcher.close()

@@ -16,11 +16,13 @@ from engram.errors import (
     TransferError,
 )
 from engram.events import SessionCreated, encode
+from engram.projections.digests import Digests
 from tests.api.fake_cluster import FakeCluster
 from tests.api.node import Node
 
 
-async def test_the_cluster_is_told_as_this_node_knows_it(cluster: FakeCluster, http: ClientSession) -> None:
+async def test_the_cluster_is_told_as_this_node_knows_it(cluster: FakeCluster, http: ClientSession, node: Node) -> None:
+    node.digests = Digests(1, {"messages": "ab12"})
     cluster.refusals = {9: "it has another cluster id", 4: "its disk is another"}
     await http.post("/sessions/s1/messages", json={"role": "user", "content": "hello"})
 
@@ -30,6 +32,7 @@ async def test_the_cluster_is_told_as_this_node_knows_it(cluster: FakeCluster, h
     assert (answer.status, answer.headers["Engram-Index"]) == (200, "1")
     members = shown.pop("members")
     assert shown == {
+        "digests": {"index": 1, "models": {"messages": "ab12"}},
         "node_id": 1,
         "cluster_id": "c1",
         "role": "Leader",

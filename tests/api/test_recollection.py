@@ -61,6 +61,21 @@ async def test_an_unknown_session_has_no_hits(http: ClientSession) -> None:
         ({"scope": "user", "filter": {"until": "2026-04-02T12:00:00Z"}}, ["s1"]),
         ({"scope": "user", "filter": {"metadata": {"day": "2026-04-03"}}, "top_k": 1}, ["s2"]),
         ({"scope": "user", "filter": {"metadata": {"nothing": None}}}, []),
+        ({"scope": "user", "filter": {"eq": {"session_id": "s2"}}}, ["s2"]),
+        ({"scope": "user", "filter": {"ne": {"metadata.day": "2026-04-03"}}}, ["s1", "s1"]),
+        ({"scope": "user", "filter": {"not": {"eq": {"role": "user"}}}}, ["s1"]),
+        ({"scope": "user", "filter": {"or": [{"eq": {"session_id": "s2"}}, {"roles": ["assistant"]}]}}, ["s1", "s2"]),
+        ({"scope": "user", "filter": {"gt": {"timestamp": "2026-04-02T12:00:00Z"}}}, ["s2"]),
+        ({"scope": "user", "filter": {"gte": {"timestamp": 1775131200000}}}, ["s1", "s2"]),
+        ({"scope": "user", "filter": {"after": "2026-04-01T12:00:00Z", "before": "2026-04-03T12:00:00Z"}}, ["s1"]),
+        ({"scope": "user", "filter": {"in": {"metadata.day": ["2026-04-01", "2026-04-03"]}}}, ["s1", "s2"]),
+        ({"scope": "user", "filter": {"contains": {"metadata.day": "04-03"}}}, ["s2"]),
+        ({"scope": "user", "filter": {"lt": {"metadata.day": "2026-04-02"}}}, ["s1"]),
+        ({"scope": "user", "filter": {"eq": {"user_id": "ann"}}}, ["s1", "s1", "s2"]),
+        ({"scope": "user", "filter": {"eq": {"agent_id": None, "name": None}}}, ["s1", "s1", "s2"]),
+        ({"scope": "user", "filter": {}}, ["s1", "s1", "s2"]),
+        ({"scope": "user", "filter": {"and": [{}]}}, ["s1", "s1", "s2"]),
+        ({"scope": "user", "filter": {"not": {}}}, []),
         ({"min_score": 1.0}, []),
     ],
 )
@@ -71,7 +86,24 @@ async def test_scope_and_filter_say_which_hits_count(
 
 
 async def test_hits_are_explained_when_asked_for(http: ClientSession) -> None:
-    assert {tuple(hit["explain"]) for hit in await found(http, explain=True)} == {("similarity",)}
+    hits = await found(http, explain=True)
+
+    assert [hit["explain"]["rank"] for hit in hits] == [1, 2]
+    for explained in (hit["explain"] for hit in hits):
+        assert -1 <= explained["similarity"] <= 1
+        assert {"row", "reply", "episode"} <= explained["evidence"].keys()
+        assert {"lexical", "dense"} <= explained["lifts"].keys()
+        assert explained["total"] == pytest.approx(sum(explained["lifts"].values()), abs=1e-4)
+    assert not any("explain" in hit for hit in await found(http))
+
+
+async def test_an_explained_search_says_what_became_of_the_rest_of_the_scope(http: ClientSession) -> None:
+    asked = {"query": "cat", "top_k": 1, "scope": "user", "filter": {"roles": ["user"]}, "explain": True}
+
+    told = (await (await http.post(SEARCH, json=asked)).json())["explain"]
+
+    assert told.pop("took_ms").keys() == {"load", "filter", "rank", "fetch"}
+    assert told == {"sessions": 2, "messages": 3, "filtered_out": 1, "beyond_top_k": 1, "below_min_score": 0}
 
 
 async def test_a_context_is_within_its_budget_and_says_what_it_holds(http: ClientSession) -> None:
@@ -108,6 +140,20 @@ async def test_memories_carry_their_numbers_only_when_asked(http: ClientSession)
 
     [plain], [explained] = await memories(), await memories(explain="true")
     assert explained.keys() - plain.keys() == {"score", "similarity"}
+
+
+async def test_a_context_is_explained_when_asked_for(http: ClientSession) -> None:
+    query = {"scope": "user", "query": "ill", "long_term_top_k": "1", "max_tokens": "60"}
+
+    told = (await (await http.get("/sessions/s1/context", params=query | {"explain": "true"})).json())["explain"]
+
+    outcomes = [each["outcome"] for each in told["candidates"]]
+    assert outcomes[0] == "memory"
+    assert set(outcomes[1:]) <= {"conversation"}
+    assert told["query"] == "ill"
+    assert told["candidates"][0]["search"]["rank"] == 1
+    assert told["search"]["messages"] == 3
+    assert "explain" not in await (await http.get("/sessions/s1/context", params=query)).json()
 
 
 async def test_the_context_of_an_unknown_session_is_404(http: ClientSession) -> None:

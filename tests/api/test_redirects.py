@@ -18,7 +18,7 @@ from tests.api.node import Node, running_node
 from tests.api.wire import exchange, read_answer, request
 
 WRITES = [route for route in ROUTES if route.writes]
-READS = [route for route in ROUTES if not route.writes and route.path != "/cluster/init"]
+READS = [route for route in ROUTES if not (route.writes or route.begins) and route.path != "/cluster/init"]
 MESSAGE = {"role": "user", "content": "hello"}
 MEBIBYTE = 1024 * 1024
 
@@ -50,6 +50,7 @@ def test_what_writes_is_every_method_but_get_save_for_search_and_the_forming_of_
         "change_membership",
         "transfer_leadership",
         "take_snapshot",
+        "import_events",
     }
 
 
@@ -66,6 +67,19 @@ async def test_a_write_is_sent_to_the_leader(
     assert answer.headers["x-request-id"] == "r1"
     assert "retry-after" not in answer.headers
     assert (node.entries, follower.done) == ([], [])
+
+
+async def test_a_node_verifies_itself_whoever_leads(follower: FakeCluster, http: ClientSession) -> None:
+    answer = await http.post("/admin/verify", allow_redirects=False)
+
+    assert answer.status == 202
+    assert (await answer.json())["what"] == "verify"
+
+
+async def test_a_node_rebuilds_its_own_whoever_leads(follower: FakeCluster, http: ClientSession) -> None:
+    answer = await http.post("/admin/rebuild", json={"what": "lancedb"}, allow_redirects=False)
+
+    assert (answer.status, (await answer.json())["state"]) == (202, "running")
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

@@ -137,9 +137,11 @@ def test_a_long_term_store_that_cannot_be_written_is_named(
     folder: DataFolder, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asyncio.run(folder.write(conversation()))
-    monkeypatch.setenv("LANCE_DB_PATH", "nosuch://bucket/lance")
+    blocked = folder.path / "a-file"
+    blocked.write_text("where a folder should be")
+    monkeypatch.setenv("LANCE_DB_PATH", str(blocked / "lance"))
 
     result = run("rebuild", "lancedb")
 
     assert result.code == 1
-    assert "LanceDB at nosuch://bucket/lance" in result.err
+    assert f"LanceDB at {blocked / 'lance'}" in result.err

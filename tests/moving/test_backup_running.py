@@ -85,6 +85,7 @@ def test_a_backup_of_a_running_node_restores_to_its_digests(server: ServerProces
     assert asyncio.run(digest_at(copy / "projections.db")) == source
 
 
+@pytest.mark.thorough
 def test_a_restored_node_serves_and_takes_writes(server: ServerProcess, tmp_path: Path) -> None:
     async def asked(url: str) -> tuple[int, int]:
         async with aiohttp.ClientSession(url) as http:
@@ -105,6 +106,7 @@ def test_a_restored_node_serves_and_takes_writes(server: ServerProcess, tmp_path
         assert asyncio.run(asked(copy.url)) == (100, 100)
 
 
+@pytest.mark.thorough
 def test_a_backup_under_writes_and_deletions_restores(server: ServerProcess, tmp_path: Path) -> None:
     """That it is the log at one index is a property, see test_rows; here it is seen with all parts at work."""
     files: list[Path] = []
@@ -170,6 +172,7 @@ def test_what_was_deleted_before_a_backup_is_not_in_it(server: ServerProcess) ->
     assert b"hello there 7" in export
 
 
+@pytest.mark.thorough
 def test_an_export_says_all_that_happened(server: ServerProcess, tmp_path: Path) -> None:
     async def fill() -> None:
         async with aiohttp.ClientSession(server.url) as http:
@@ -202,6 +205,7 @@ async def take_and_kill(http: aiohttp.ClientSession, pid: int) -> bytes:
     return bytes(taken)
 
 
+@pytest.mark.thorough
 def test_a_node_that_stops_leaves_no_file_that_looks_whole(server: ServerProcess, tmp_path: Path) -> None:
     async def broken() -> bytes:
         async with aiohttp.ClientSession(server.url, read_bufsize=1024) as http:

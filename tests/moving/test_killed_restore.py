@@ -17,7 +17,7 @@ from engram.moving.backup_format import BackupWriter, Head
 from tests.server_process import PROJECT
 
 ROWS = 6000
-KILLS = 5
+KILLS = 5 if os.environ.get("THOROUGH") else 1
 SEED = 7
 
 pytestmark = pytest.mark.timeout(180)

@@ -61,3 +61,24 @@ async def test_the_first_key_that_differs_is_named(
     found = await compared(there, HISTORY, rows)
 
     assert any(line.startswith(named) for line in found), found
+
+
+async def test_a_piece_that_differs_is_looked_at_again(tmp_path: Path) -> None:
+    """As where an entry is erased before it is folded again, while its deletion is not folded yet."""
+    entries, looks = entries_of(HISTORY), 0
+    (tmp_path / "fresh").mkdir()
+    stored, fresh = await open_store(tmp_path), await open_store(tmp_path / "fresh")
+    await apply(stored, entries)
+    await apply(fresh, entries[:5])
+
+    async def catch_up(_: int) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            await apply(fresh, entries[5:])
+
+    found = [step async for step in compare(stored, fresh, catch_up, tries=2) if isinstance(step, Difference)]
+
+    assert found == []
+    await stored.close()
+    await fresh.close()

@@ -36,6 +36,7 @@ class Counts:
         self.batches: list[int] = []
         self.optimized_times = 0
         self.failures: list[str] = []
+        self.retries = 0
         self._news = news
 
     def stored(self, rows: int, seconds: float) -> None:
@@ -49,6 +50,9 @@ class Counts:
     def failed(self, operation: str) -> None:
         self.failures.append(operation)
         self._news.set()
+
+    def retried(self) -> None:
+        self.retries += 1
 
 
 class Bench:
@@ -191,6 +195,7 @@ async def test_an_unwritable_folder_is_reported_and_tried_again(
         await bench.until(lambda: bench.feed.status().last_error is None)
 
     assert set(bench.counts.failures) == {"open"}
+    assert bench.counts.retries == len(bench.counts.failures)
     assert failing.last_error is not None
     assert failing.last_error.startswith("open: ")
     assert not failing.ready

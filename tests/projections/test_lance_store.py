@@ -1,13 +1,14 @@
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import lancedb
 import pyarrow as pa
 import pytest
 
 from engram.errors import ConfigError
-from engram.projections.lance_rows import FORMAT, Erasure, Scope
+from engram.projections.lance_rows import FORMAT, Erasure, Scope, Space, schema
 from engram.projections.lance_store import INDEX_ROWS_MIN, TABLE, LanceError, LanceStore
 from tests.projections.embedded import LOG_END, NEVER, Row, as_query, files_with, found_ids, row, store_at
 
@@ -276,6 +277,45 @@ async def test_a_table_of_another_format_is_built_afresh(tmp_path: Path) -> None
 
     assert (await store.count(), store.cursor) == (0, 0)
     await store.stop()
+
+
+def older(columns: pa.Schema, change: str) -> pa.Schema:
+    """Return the columns of a table that an engram before this one might have made."""
+    place = columns.get_field_index("ordinal" if change == "fewer" else "vector")
+    if change == "fewer":
+        return columns.remove(place)
+    if change == "wider":
+        return columns.set(place, pa.field("vector", pa.list_(pa.float32(), 16), nullable=False))
+    if change == "float64":
+        return columns.set(place, pa.field("vector", pa.list_(pa.float64(), 8), nullable=False))
+    if change == "unsaid":
+        return columns.with_metadata({"engram.format": FORMAT})
+    return columns.remove_metadata()
+
+
+@pytest.mark.parametrize("change", ["fewer", "wider", "float64", "unsaid", "bare"])
+@pytest.mark.parametrize("scheme", ["", "file-object-store://"])
+async def test_a_table_of_an_older_layout_is_built_afresh_and_filled(tmp_path: Path, change: str, scheme: str) -> None:
+    columns = older(schema(pa, Space("model-a", 8)), change)
+    old = lancedb.connect(tmp_path / "lance").create_table(TABLE, schema=columns)
+    values = {field.name: [filler(field.type)] for field in columns}
+    old.add(pa.table(values, schema=columns))
+    store = LanceStore(f"{scheme}{tmp_path / 'lance'}", model="model-a", dimension=8)
+
+    await store.open(log_last_index=LOG_END)
+    was_empty = (await store.count(), store.cursor) == (0, 0)
+    await store.add([row(1)])
+
+    assert was_empty
+    assert (await store.count(), store.cursor) == (1, 1)
+    await store.stop()
+
+
+def filler(kind: pa.DataType) -> Any:
+    """Return a value of a column's type."""
+    if pa.types.is_fixed_size_list(kind):
+        return [0.5] * kind.list_size
+    return "x" if pa.types.is_string(kind) else 5
 
 
 @pytest.mark.parametrize("damaged", ["_versions/*.manifest", "data/*.lance"])

@@ -45,6 +45,7 @@ async def everything(store: PrimaryStore) -> dict[str, Any]:
                 await store.messages(key, limit=3, descending=True),
                 [await store.message(key, message_id) for message_id in MESSAGE_IDS],
                 await store.messages_at([(key, 2), (key, 0), (key, 9)]),
+                await store.labels(key, first=1, limit=3),
                 await store.facts(key),
                 await store.timeline(key, limit=EVERY),
                 await store.recall_delta(key, next_ordinal=1, vectors_index=2),
