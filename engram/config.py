@@ -18,9 +18,11 @@ from engram.settings import OLD_NAMES, OUR_PREFIX, SETTINGS, Address, LogFormat,
 
 T = TypeVar("T")
 
-Embedder = Literal["builtin", "openai"]
+Embedder = Literal["builtin", "minilm", "openai"]
 
-BUILTIN_DIMENSION = 256
+OWN_DIMENSIONS: Mapping[Embedder, int] = {"builtin": 256, "minilm": 384}
+"""Of the embedders that run in the node; each has one model."""
+
 MODEL_DIMENSIONS = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
 """Widths that need no EMBEDDING_DIMENSION, as the API documents them."""
 
@@ -62,7 +64,7 @@ class Config:
     openai_base_url: str | None = field(repr=False)
     """May carry a user name and a password."""
     embedding_model: str
-    """For `openai`; the built-in embedder names its own."""
+    """For `openai`; the others name their own."""
     embedding_dimension: int
     embedding_max_concurrency: int
     embedding_claim_max: int
@@ -235,20 +237,21 @@ def _embedder(reader: _Reader) -> Embedder:
     remote = reader.given(settings.OPENAI_API_KEY) or reader.given(settings.OPENAI_BASE_URL)
     if choice == "auto":
         choice = "openai" if remote else "builtin"
-    reader.check(choice == "builtin" or remote, "EMBEDDER is 'openai': it needs OPENAI_API_KEY or OPENAI_BASE_URL")
-    if choice == "builtin" and reader.given(settings.EMBEDDING_MODEL):
-        reader.warnings.append("EMBEDDING_MODEL is set, but the built-in embedder is used, which has one model")
+    reader.check(choice != "openai" or remote, "EMBEDDER is 'openai': it needs OPENAI_API_KEY or OPENAI_BASE_URL")
+    if choice != "openai" and reader.given(settings.EMBEDDING_MODEL):
+        reader.warnings.append(f"EMBEDDING_MODEL is set, but EMBEDDER is {choice!r}, which has one model")
     return choice
 
 
 def _dimension(reader: _Reader, embedder: Embedder) -> int:
     given = reader.take(settings.EMBEDDING_DIMENSION)
-    if embedder == "builtin":
+    if embedder in OWN_DIMENSIONS:
+        own = OWN_DIMENSIONS[embedder]
         reader.check(
-            given in {None, BUILTIN_DIMENSION},
-            f"EMBEDDING_DIMENSION is {given}: vectors of the built-in embedder have {BUILTIN_DIMENSION} dimensions",
+            given in {None, own},
+            f"EMBEDDING_DIMENSION is {given}: vectors of the embedder {embedder!r} have {own} dimensions",
         )
-        return BUILTIN_DIMENSION
+        return own
     if given is not None:
         return given
     model = reader.take(settings.EMBEDDING_MODEL)

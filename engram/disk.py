@@ -67,6 +67,12 @@ def move(path: Path, wanted: Path) -> None:
         path.replace(wanted)
 
 
+def remove(path: Path) -> None:
+    """Remove a file, if it is there."""
+    with _named(path):
+        path.unlink(missing_ok=True)
+
+
 def move_durably(path: Path, wanted: Path) -> None:
     """Give a closed file another name, as a whole or not at all, and durable when this returns."""
     sync(path)

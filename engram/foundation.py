@@ -1,4 +1,4 @@
-"""What every use of the data folder stands on: the log, what was folded from it, and the way to write.
+"""What every use of the data folder stands on: the log, what was folded from it, the way to write, the embedder.
 
 A node that runs standalone is a cluster of one that nobody can join. A node of a cluster has, besides, a way to the
 others; until it belongs to one it waits.
@@ -16,6 +16,10 @@ from pathlib import Path
 from engram.clock import Clock
 from engram.config import Config
 from engram.errors import ConfigError, NotReadyError
+from engram.inference.builtin import BuiltinEmbedder
+from engram.inference.embedder import LocalEmbedder, RemoteEmbedder
+from engram.inference.minilm import MiniLmEmbedder
+from engram.inference.openai_embedder import OpenAIEmbedder
 from engram.log.cluster import Cluster
 from engram.log.consensus.types import ConfState
 from engram.log.exchange import Exchange
@@ -42,6 +46,9 @@ HUNG_S_MIN = 1.0
 
 READ_S = 5.0
 """How long a linearizable read waits for the leader's word."""
+
+AnyEmbedder = BuiltinEmbedder | MiniLmEmbedder | OpenAIEmbedder
+"""Those that a setting can name."""
 
 _log = logging.getLogger(__name__)
 
@@ -216,3 +223,38 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"the folder {folder} cannot be made: {error.strerror}; see ENGRAM_DATA_DIR") from error
+
+
+def make_embedder(config: Config, clock: Clock) -> AnyEmbedder:
+    """Return the embedder that the settings name.
+
+    Raises:
+        ConfigError: A package that it needs is not installed.
+    """
+    if config.embedder == "builtin":
+        return BuiltinEmbedder()
+    if config.embedder == "minilm":
+        return MiniLmEmbedder()
+    return OpenAIEmbedder(
+        model=config.embedding_model,
+        dimension=config.embedding_dimension,
+        sends_dimension=config.embedding_model != "text-embedding-ada-002",  # the one that cannot be asked
+        base_url=config.openai_base_url,
+        api_key=config.openai_api_key,
+        clock=clock,
+        rng=random.SystemRandom(),
+    )
+
+
+async def check_embedding_space(store: PrimaryStore, embedder: LocalEmbedder | RemoteEmbedder) -> None:
+    """Refuse vectors that cannot be compared with the ones that are stored.
+
+    Raises:
+        ConfigError: The store holds vectors of another model or width.
+    """
+    space = await store.embedding_space()
+    if space is not None and (space.model, space.dimension) != (embedder.model, embedder.dimension):
+        raise ConfigError(
+            f"the stored vectors are of model {space.model} with {space.dimension} dimensions, but the settings name "
+            f"{embedder.model} with {embedder.dimension}: run `engram reembed` with these settings, or set the old ones"
+        )

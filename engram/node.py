@@ -33,9 +33,8 @@ from engram.api.services import Dependency, Services
 from engram.clock import Clock, SystemClock
 from engram.config import Config
 from engram.errors import ConfigError, FatalError, first_of
-from engram.foundation import Foundation, open_foundation
+from engram.foundation import AnyEmbedder, Foundation, check_embedding_space, make_embedder, open_foundation
 from engram.inference.builtin import BuiltinEmbedder
-from engram.inference.embedder import LocalEmbedder, RemoteEmbedder
 from engram.inference.openai_embedder import OpenAIEmbedder
 from engram.inference.tokens import TokenCounter
 from engram.metrics import Metrics, NodeState, watch_loop_lag
@@ -46,7 +45,6 @@ from engram.projections.eraser import Eraser
 from engram.projections.lance_feed import LanceFeed
 from engram.projections.lance_store import LanceStore
 from engram.projections.redis_projection import ForgettingToo
-from engram.projections.sqlite_store import PrimaryStore
 from engram.projections.upkeep import Upkeep
 from engram.recall.lookback import Lookback
 from engram.recall.reader import ContextReader
@@ -79,35 +77,6 @@ LAG_READY_ENTRIES = 1000
 """A projection that is further behind than this is not ready: what it answers is of another time."""
 
 _log = logging.getLogger(__name__)
-
-
-def make_embedder(config: Config, clock: Clock) -> BuiltinEmbedder | OpenAIEmbedder:
-    """Return the embedder that the settings name."""
-    if config.embedder == "builtin":
-        return BuiltinEmbedder()
-    return OpenAIEmbedder(
-        model=config.embedding_model,
-        dimension=config.embedding_dimension,
-        sends_dimension=config.embedding_model != "text-embedding-ada-002",  # the one that cannot be asked
-        base_url=config.openai_base_url,
-        api_key=config.openai_api_key,
-        clock=clock,
-        rng=random.SystemRandom(),
-    )
-
-
-async def check_embedding_space(store: PrimaryStore, embedder: LocalEmbedder | RemoteEmbedder) -> None:
-    """Refuse vectors that cannot be compared with the ones that are stored.
-
-    Raises:
-        ConfigError: The store holds vectors of another model or width.
-    """
-    space = await store.embedding_space()
-    if space is not None and (space.model, space.dimension) != (embedder.model, embedder.dimension):
-        raise ConfigError(
-            f"the stored vectors are of model {space.model} with {space.dimension} dimensions, but the settings name "
-            f"{embedder.model} with {embedder.dimension}: run `engram reembed` with these settings, or set the old ones"
-        )
 
 
 async def serve(config: Config, on_ready: Callable[[str], None]) -> None:
@@ -150,7 +119,7 @@ class _Node:
         self,
         config: Config,
         foundation: Foundation,
-        embedder: BuiltinEmbedder | OpenAIEmbedder,
+        embedder: AnyEmbedder,
         tokens: TokenCounter,
         metrics: Metrics,
         clock: Clock,
@@ -162,15 +131,15 @@ class _Node:
         self._clock = clock
         self._floor_index = foundation.replica.commit_index
         store = foundation.store
-        self._searcher = Searcher(
-            store, embedder, cache_bytes_max=config.recall_cache_bytes_max, observer=metrics, clock=clock
-        )
         self._feed = LanceFeed(
             LanceStore(config.lance_uri, model=embedder.model, dimension=embedder.dimension),
             store,
             clock=clock,
             observer=metrics,
             log_last_index=foundation.replica.status().last_index,
+        )
+        self._searcher = Searcher(
+            store, embedder, self._feed, cache_bytes_max=config.recall_cache_bytes_max, observer=metrics, clock=clock
         )
         self._eraser = Eraser(foundation.replica, store, self._feed)
         self._redis = foundation.make_redis(config, clock=clock, observer=metrics)
@@ -179,11 +148,9 @@ class _Node:
             store,
             config.projections_path.parent,
             lance=lambda: LanceStore(config.lance_uri, model=embedder.model, dimension=embedder.dimension),
-            feed=self._feed,
-            redis=self._redis,
-            log_store=foundation.log.state.store_id,
-            clock=clock,
-        )
+            feed=self._feed, redis=self._redis, log_store=foundation.log.state.store_id,
+            rewriting=self._eraser.rewriting, on_replaced=self._searcher.drop, clock=clock,
+        )  # fmt: skip
         self._digests = DigestTaker(config.projections_path, store, clock)
         self._services = self._make_services(tokens)
 
@@ -258,7 +225,7 @@ class _Node:
             for task in tasks:
                 task.cancel()
         self._searcher.close()
-        if isinstance(self._embedder, OpenAIEmbedder):
+        if not isinstance(self._embedder, BuiltinEmbedder):
             await self._embedder.close()
 
     def _copy_head(self) -> Head:
@@ -303,7 +270,7 @@ class _Node:
         )
 
     def _workers(self) -> list[Coroutine[Any, Any, None]]:
-        if not isinstance(self._embedder, OpenAIEmbedder):
+        if isinstance(self._embedder, BuiltinEmbedder):
             return []
         worker = EmbeddingWorker(
             self._foundation.store,

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 T = TypeVar("T")
 
-EmbedderChoice = Literal["auto", "builtin", "openai"]
+EmbedderChoice = Literal["auto", "builtin", "minilm", "openai"]
 LogFormat = Literal["pretty", "json"]
 LogLevel = Literal["critical", "error", "warning", "info", "debug"]
 
@@ -197,7 +197,12 @@ def _log_level(value: str) -> LogLevel:
     return LOG_LEVELS[level]
 
 
-EMBEDDERS: Mapping[str, EmbedderChoice] = {"auto": "auto", "builtin": "builtin", "openai": "openai"}
+EMBEDDERS: Mapping[str, EmbedderChoice] = {
+    "auto": "auto",
+    "builtin": "builtin",
+    "minilm": "minilm",
+    "openai": "openai",
+}
 LOG_FORMATS: Mapping[str, LogFormat] = {"pretty": "pretty", "json": "json"}
 
 BIND_ADDR = Setting("ENGRAM_BIND_ADDR", Address("127.0.0.1", 3000), _address)

@@ -113,8 +113,17 @@ class TestEmbedder:
     def test_the_builtin_one_has_one_width(self) -> None:
         assert "256 dimensions" in problems({"EMBEDDING_DIMENSION": "1536"})[0]
 
+    def test_minilm_is_asked_for_by_name_and_has_one_width(self) -> None:
+        config = Config.from_env({"EMBEDDER": "minilm", "OPENAI_API_KEY": SECRET})
+
+        assert (config.embedder, config.embedding_dimension) == ("minilm", 384)
+        assert problems({"EMBEDDER": "minilm", "EMBEDDING_DIMENSION": "256"}) == [
+            "EMBEDDING_DIMENSION is 256: vectors of the embedder 'minilm' have 384 dimensions"
+        ]
+
     def test_a_model_that_nothing_would_use_is_said(self) -> None:
         assert "EMBEDDING_MODEL" in Config.from_env({"EMBEDDING_MODEL": "text-embedding-3-large"}).warnings[0]
+        assert "'minilm'" in Config.from_env({"EMBEDDER": "minilm", "EMBEDDING_MODEL": "x"}).warnings[0]
 
 
 class TestSecrets:

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ VAGUE_NAMES = frozenset(
 
 LATE_IMPORTS = {
     "engram/__main__.py": "it must be able to end, when told to, while everything is imported",
+    "engram/inference/minilm.py": "onnxruntime is an extra, and takes a tenth of a second to import",
     "engram/inference/openai_embedder.py": "openai takes half a second to import, and most nodes never do",
     "engram/projections/lance_store.py": "lancedb takes more than a second to import: its thread does it",
     "engram/projections/redis_store.py": "redis takes a tenth of a second to import, and most nodes never do",
@@ -154,12 +156,15 @@ def test_what_is_imported_is_declared() -> None:
     imported = {
         name.partition(".")[0] for path in PRODUCT for node in ast.walk(tree(path)) for name in imported_names(node)
     } - {"engram", *sys.stdlib_module_names}
-    declared = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["dependencies"]
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    declared = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
     wanted = {re.split(r"[<>=;\[]", line)[0].strip().lower().replace("_", "-") for line in declared}
     owners = packages_distributions()
 
     assert {
-        name for name in imported if wanted.isdisjoint(owner.lower().replace("_", "-") for owner in owners[name])
+        name
+        for name in imported
+        if wanted.isdisjoint(owner.lower().replace("_", "-") for owner in owners.get(name, [name]))
     } == set()
 
 

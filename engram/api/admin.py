@@ -11,7 +11,7 @@ from engram.api.replies import Reply, say
 from engram.api.route import Route
 from engram.api.times import format_time
 from engram.errors import NotReadyError
-from engram.projections.upkeep import Job, Upkeep
+from engram.projections.upkeep import Job, Target, Upkeep, What
 
 Count = Annotated[int, Meta(ge=0)]
 
@@ -19,7 +19,7 @@ Count = Annotated[int, Meta(ge=0)]
 class RebuildWanted(Struct, kw_only=True):
     """What to drop and write again."""
 
-    what: Literal["redis", "lancedb"]
+    what: Annotated[Target, Meta(description="`all`: one after the other, redis only where there is one")]
 
 
 class FindingView(Struct, kw_only=True):
@@ -36,7 +36,7 @@ class FindingView(Struct, kw_only=True):
 class JobView(Struct, kw_only=True):
     """The job that runs on this node, or the last one of this kind."""
 
-    what: Annotated[Literal["verify", "redis", "lancedb", "projections"], Meta(description="what is done")] | None
+    what: Annotated[What, Meta(description="what is done")] | None
     state: Annotated[Literal["none", "running", "done", "failed"], Meta(description="none: there was none yet")]
     step: str
     done: Count
@@ -63,7 +63,7 @@ async def get_verify(call: Call) -> Reply:
 
 
 async def start_rebuild(call: Call) -> Reply:
-    """Begin to drop a projection of this node, and to write it again from the read models."""
+    """Begin to drop a projection of this node, and to write it again: the read models from the log, others from them."""
     upkeep = _upkeep(call)
     wanted = await call.body(_wanted)
     return say(_view(upkeep.start(wanted.what)), is_begun=True)

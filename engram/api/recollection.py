@@ -56,7 +56,14 @@ async def search(call: Call) -> Reply:
         explain=wanted.explain,
     )
     results = [_view(hit) for hit in found.hits]
-    return say(SearchResults(results=results, degraded=found.degraded, explain=found.explained))
+    return say(
+        SearchResults(
+            results=results,
+            degraded=found.degraded,
+            sessions_left_out=found.sessions_left_out,
+            explain=found.explained,
+        )
+    )
 
 
 async def _scope(call: Call, session_id: str, scope: Scope) -> Sequence[SessionRow]:

@@ -202,6 +202,7 @@ class SearchResults(Struct, kw_only=True, omit_defaults=True):
 
     results: list[HitView]
     degraded: Annotated[bool, Meta(description="no vectors could be used: words and time alone decided")] = False
+    sessions_left_out: Annotated[int, Meta(ge=0, description="sessions not searched, as the scope is too wide")] = 0
     explain: ScopeExplained | None = None
 
 

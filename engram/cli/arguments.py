@@ -41,7 +41,7 @@ def parser(version: str) -> argparse.ArgumentParser:
     rebuild.add_argument(
         "target", nargs="?", choices=("projections", "lancedb", "redis", "all"), default="all", help="default: all"
     )
-    rebuild.add_argument("--url", type=_url, help="of a running node, for lancedb and redis; default: the data folder")
+    rebuild.add_argument("--url", type=_url, help="of a running node; default: the data folder of a stopped one")
     return top
 
 

@@ -17,10 +17,10 @@ from engram.cli.stopped import commit_index, fold, open_log
 from engram.clock import SystemClock
 from engram.config import Config
 from engram.events import TENANT_DEFAULT
+from engram.foundation import check_embedding_space, make_embedder
 from engram.inference.tokens import TokenCounter
 from engram.log.consensus.types import Entry
 from engram.log.sqlite import SqliteLog
-from engram.node import check_embedding_space, make_embedder
 from engram.projections.sqlite_store import PrimaryStore
 from engram.recall.lookback import Lookback
 from engram.recall.search import Searcher

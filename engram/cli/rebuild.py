@@ -8,9 +8,8 @@ from engram.cli.stopped import commit_index, fold, open_log, sqlite_files
 from engram.clock import SystemClock
 from engram.config import Config
 from engram.errors import ConfigError, EngramError, StorageError
-from engram.foundation import open_redis_of
+from engram.foundation import check_embedding_space, make_embedder, open_redis_of
 from engram.log.sqlite import SqliteLog
-from engram.node import check_embedding_space, make_embedder
 from engram.projections import lance_feed, redis_rebuilding
 from engram.projections.lance_store import LanceError, LanceStore
 from engram.projections.redis_store import RedisChangedError, RedisFailedError

@@ -8,9 +8,8 @@ from engram.cli.stopped import open_log
 from engram.clock import SystemClock
 from engram.config import Config
 from engram.errors import ConfigError
-from engram.foundation import Foundation, open_foundation
+from engram.foundation import Foundation, make_embedder, open_foundation
 from engram.inference.builtin import BuiltinEmbedder
-from engram.node import make_embedder
 from engram.workers.reembedding import InThread, Reembedded, reembed
 
 

@@ -17,12 +17,11 @@ from engram.cli.progress import Progress
 from engram.clock import SystemClock
 from engram.config import Config
 from engram.errors import ConfigError, NotReadyError
+from engram.foundation import AnyEmbedder, make_embedder
 from engram.inference.builtin import BuiltinEmbedder
-from engram.inference.openai_embedder import OpenAIEmbedder
 from engram.inference.tokens import TokenCounter
 from engram.log.position import Position
 from engram.metrics import Metrics
-from engram.node import make_embedder
 from engram.projections.past import Log
 from engram.projections.sqlite_store import PrimaryStore
 from engram.projections.verdicts import Verdict
@@ -108,7 +107,7 @@ async def serve(config: Config, log: Log, store: PrimaryStore, port: int, progre
     finally:
         await server.stop()
         searcher.close()
-        if isinstance(embedder, OpenAIEmbedder):
+        if not isinstance(embedder, BuiltinEmbedder):
             await embedder.close()
 
 
@@ -116,7 +115,7 @@ def _services(
     config: Config,
     log: Log,
     store: PrimaryStore,
-    embedder: BuiltinEmbedder | OpenAIEmbedder,
+    embedder: AnyEmbedder,
     searcher: Searcher,
     tokens: TokenCounter,
     metrics: Metrics,
@@ -146,7 +145,7 @@ def _services(
     )
 
 
-async def _check_space(store: PrimaryStore, embedder: BuiltinEmbedder | OpenAIEmbedder) -> None:
+async def _check_space(store: PrimaryStore, embedder: AnyEmbedder) -> None:
     space = await store.embedding_space()
     if space is not None and (space.model, space.dimension) != (embedder.model, embedder.dimension):
         raise ConfigError(

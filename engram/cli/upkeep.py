@@ -9,11 +9,12 @@ import msgspec
 from engram.api.admin import FindingView, JobView
 from engram.cli.progress import Progress
 from engram.cli.remote import CONNECT_S, RemoteError, refusal
-from engram.errors import ConfigError
 
 POLL_S: Final = 0.5
 ANSWER_S: Final = 30.0
 """A node that does not say within this time how far it is has failed."""
+
+_WRITTEN: Final = {"projections": "the read models are", "lancedb": "lancedb is", "redis": "redis is"}
 
 
 async def verify(url: str, progress: Progress) -> int:
@@ -36,13 +37,10 @@ async def rebuild(url: str, what: str, progress: Progress) -> int:
     """Let the node at `url` drop a projection and write it again.
 
     Raises:
-        ConfigError: It is one that only a stopped node can rebuild.
         RemoteError: It does not answer, refuses, or the job failed.
     """
-    if what not in {"redis", "lancedb"}:
-        raise ConfigError(f"{what} cannot be rebuilt while the node runs: name redis or lancedb, or stop it")
     await _job(url, "/admin/rebuild", {"what": what}, progress)
-    progress.say(f"{what} is written again")
+    progress.say("everything is written again" if what == "all" else f"{_WRITTEN[what]} written again")
     return 0
 
 

@@ -15,9 +15,8 @@ from engram.cli.stopped import commit_index, fold, open_log, sqlite_files
 from engram.clock import SystemClock
 from engram.config import Config
 from engram.errors import CorruptionError
-from engram.foundation import open_redis_of
+from engram.foundation import make_embedder, open_redis_of
 from engram.log.sqlite import SqliteLog
-from engram.node import make_embedder
 from engram.projections import lance_comparison, redis_comparison
 from engram.projections.comparison import Difference, check_file, compare
 from engram.projections.lance_store import LanceError, LanceStore

@@ -4,8 +4,8 @@ A local embedder is fast enough to run while a message is being written, so that
 entry. A remote one is a network call that can take seconds and fail: it runs afterwards, in a worker.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,10 @@ from engram.errors import UnavailableError
 
 Matrix = NDArray[np.float32]
 """One row a text, L2-normalized; a text without a direction of its own has a row of zeros."""
+
+
+Pool = Callable[[Mapping[str, float]], NDArray[np.float32]]
+"""Makes a query's vector, L2-normalized, from what each of its words weighs in a scope. Any thread may call it."""
 
 
 class LocalEmbedder(Protocol):
@@ -54,6 +58,18 @@ class RemoteEmbedder(Protocol):
 
         Raises:
             EmbedderError: No vectors, also after retries.
+        """
+
+
+@runtime_checkable
+class QueryReader(Protocol):
+    """What a RemoteEmbedder also is that tells a query's words apart, so that their weights in the scope count."""
+
+    async def read_query(self, query: str) -> Pool:
+        """Return what makes the vector of the query from its words' weights, without waiting.
+
+        Raises:
+            EmbedderError: The query cannot be read.
         """
 
 

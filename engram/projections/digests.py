@@ -57,6 +57,10 @@ class Store(Protocol):
         """Index of the last log entry that reads see."""
 
     @property
+    def opening(self) -> asyncio.Lock:
+        """Held by whoever has the file open."""
+
+    @property
     def is_scrubbing(self) -> bool:
         """Whether somebody waits for the file to be cleaned of what was deleted, which a long read holds up."""
 
@@ -90,11 +94,12 @@ class DigestTaker:
 
     async def _take(self) -> None:
         try:
-            reader = await Database.open(self._path, _SETTINGS, read_only=True)
-            try:
-                at = await reader.run(partial(digest_at, is_in_the_way=lambda: self._store.is_scrubbing))
-            finally:
-                await reader.close()
+            async with self._store.opening:
+                reader = await Database.open(self._path, _SETTINGS, read_only=True)
+                try:
+                    at = await reader.run(partial(digest_at, is_in_the_way=lambda: self._store.is_scrubbing))
+                finally:
+                    await reader.close()
             self.latest = Digests(*at)
         except AbandonedError:
             _log.debug("the digests of the read models wait for an erasure")

@@ -4,7 +4,8 @@ What is to be erased is a table of the primary store, written in the same transa
 step may be done twice, so after a crash the eraser goes on where the table stands:
 
 1. Entries of the log that carry it are rewritten.
-2. The projections' file and what lies beside it are scrubbed. Now the deletion is answered.
+2. The texts of facts, by which those entries were known, are dropped. The projections' file and what lies beside it
+   are scrubbed. Now the deletion is answered.
 3. The long-term store forgets it. It may be slow or away; it holds up nothing but itself.
 """
 
@@ -82,6 +83,9 @@ class Store(Protocol):
 
     async def drop_traces(self, erasure: Erasure, log_indexes: Sequence[int]) -> None:
         """Forget which entries carried what is erased from them now."""
+
+    async def drop_texts(self, erasures: Sequence[Erasure]) -> None:
+        """Forget the texts of facts that the log is clean of."""
 
     async def end_erasures(self, erasures: Sequence[Erasure], *, log_only: bool) -> None:
         """Note that the log is clean of `erasures`, and with `log_only` false that everything else is, too."""
@@ -165,6 +169,7 @@ class Eraser:
                 payloads = {}
         if payloads:
             await self._log.rewrite(payloads)
+        await self._store.drop_texts(erasures)
         while not await self._store.scrub():
             _logger.warning("a long read keeps deleted pages on disk; trying again")
         await self._store.end_erasures(erasures, log_only=True)

@@ -8,7 +8,7 @@ An erased history folds to the same state as the full one. That holds because of
   with that event, a `SessionCreated` takes its place.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from typing import NamedTuple
@@ -63,7 +63,9 @@ class Erasure(NamedTuple):
     tenant: str
     session_id: str
     source_index: int = 0
-    """Of stale vectors: the message they were made from."""
+    """Of stale vectors: the message they were made from. Of a fact: the slot that it had."""
+    text: str | None = None
+    """Of a fact, by which its copies are known; no part of the row. None once the log is clean of it."""
 
 
 def message_subject(message_id: str) -> str:
@@ -100,33 +102,22 @@ def rewrite(payloads: Mapping[int, bytes], erasure: Erasure, effective: Abstract
             left[log_index] = ERASED
         else:
             kept[log_index] = decode(payload)
-    texts = _fact_texts(kept.values(), erasure)
     for log_index, events in kept.items():
-        changed = _left(events, erasure, texts, begins=log_index == erasure.session_key)
+        changed = _left(events, erasure, log_index)
         if changed != events:
             left[log_index] = encode(changed) if changed else ERASED
     return left
 
 
-def _fact_texts(entries: Iterable[Sequence[Event]], erasure: Erasure) -> set[str]:
-    if erasure.kind is not Kind.FACT:
-        return set()
-    return {
-        event.text
-        for events in entries
-        for event in events
-        if isinstance(event, FactPinned) and event.fact_id == erasure.subject
-    }
-
-
-def _left(events: Sequence[Event], erasure: Erasure, texts: AbstractSet[str], *, begins: bool) -> list[Event]:
+def _left(events: Sequence[Event], erasure: Erasure, log_index: int) -> list[Event]:
     if erasure.kind is Kind.STALE:
         return [event for event in events if not _is_stale(event, erasure)]
+    reach = _reach(events, erasure) if log_index == erasure.log_index else len(events)
     left: list[Event] = []
-    begun = not begins
+    begun = log_index != erasure.session_key
     stubbed = False
-    for event in events:
-        if not _carries(event, erasure, texts):
+    for place, event in enumerate(events):
+        if place >= reach or not _carries(event, erasure):
             left.append(event)
             begun = begun or isinstance(event, BEGINNINGS)
             continue
@@ -139,6 +130,27 @@ def _left(events: Sequence[Event], erasure: Erasure, texts: AbstractSet[str], *,
     return left
 
 
+def _reach(events: Sequence[Event], erasure: Erasure) -> int:
+    """Return how many events of the deletion's own entry can carry what it forgets.
+
+    The same text, pinned again after a fact was unpinned, is another fact.
+    """
+    if erasure.kind is not Kind.FACT:
+        return len(events)
+    reach = 0
+    is_pinned = True  # by an earlier entry, or by this one
+    for place, event in enumerate(events):
+        match event:
+            case FactPinned(fact_id=erasure.subject) if _carries(event, erasure):
+                is_pinned = True
+            case FactUnpinned(fact_id=erasure.subject):
+                reach = place if is_pinned else reach
+                is_pinned = False
+            case _:
+                pass
+    return reach
+
+
 def _is_stale(event: Event, erasure: Erasure) -> bool:
     return (
         isinstance(event, MessageEmbedded)
@@ -147,12 +159,12 @@ def _is_stale(event: Event, erasure: Erasure) -> bool:
     )
 
 
-def _carries(event: Event, erasure: Erasure, texts: AbstractSet[str]) -> bool:
+def _carries(event: Event, erasure: Erasure) -> bool:
     match event:
         case MessageAppended() | MessageEmbedded() | WorkAbandoned():
             return erasure.kind is Kind.MESSAGE and event.message_id == erasure.subject
         case FactPinned():
-            return erasure.kind is Kind.FACT and (event.fact_id == erasure.subject or event.text in texts)
+            return erasure.kind is Kind.FACT and event.text == erasure.text
         case _:
             return False
 

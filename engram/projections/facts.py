@@ -41,6 +41,8 @@ def unpin(view: View, event: FactUnpinned) -> Verdict:
     life.fact_count -= 1
     if life.new_facts.pop(event.fact_id, None) is None:
         life.gone_facts.append(fact.slot)
+    else:
+        view.brief_facts.append(fact)
     view.traces.append((life.key, fact_subject(event.fact_id), log_index_of(fact.slot)))
-    view.erase(event, Kind.FACT, event.fact_id, life)
+    view.erase(event, Kind.FACT, event.fact_id, life, fact.slot)
     return Verdict(Outcome.ACCEPTED, view.log_index)

@@ -6,9 +6,19 @@ log still holds the text: here it is left out on the way into the fold, as the e
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from engram.events import Event, FactPinned, FactUnpinned, MessageDeleted, SessionDeleted, decode
 from engram.projections.erasures import ERASED, Erasure, Kind, rewrite
+
+
+class _Subject(NamedTuple):
+    kind: Kind
+    name: str
+    deleted_index: int
+    """The deletion."""
+    text: str | None
+    """Of a fact."""
 
 
 @dataclass(slots=True)
@@ -62,24 +72,25 @@ class Forgetting:
         return self._sessions.setdefault((event.tenant, event.session_id), _Forgotten())
 
 
-def _subjects(events: Sequence[Event], forgotten: _Forgotten) -> list[tuple[Kind, str]]:
+def _subjects(events: Sequence[Event], forgotten: _Forgotten) -> list[_Subject]:
     """Return what of an entry was forgotten; remembers the texts of facts among it."""
-    found: dict[tuple[Kind, str], None] = {}
+    found: dict[_Subject, None] = {}
     for event in events:
         if isinstance(event, FactPinned):
             subject = (Kind.FACT, event.fact_id)
             if subject in forgotten.subjects:
                 forgotten.texts[event.text] = forgotten.subjects[subject]
             if event.text in forgotten.texts:
-                found[subject] = None
+                found[_Subject(*subject, forgotten.texts[event.text], event.text)] = None
         elif (subject := (Kind.MESSAGE, getattr(event, "message_id", ""))) in forgotten.subjects:
-            found[subject] = None
+            found[_Subject(*subject, forgotten.subjects[subject], None)] = None
     return list(found)
 
 
-def _without(payload: bytes, log_index: int, subject: tuple[Kind, str], event: Event) -> bytes:
-    kind, name = subject
+def _without(payload: bytes, log_index: int, subject: _Subject, event: Event) -> bytes:
     # The entry may be the one that the session began with: an event that makes it takes the place of what goes, which
     # has no effect where the session was there before.
-    erasure = Erasure(log_index, kind, name, log_index, event.tenant, event.session_id)
+    erasure = Erasure(
+        subject.deleted_index, subject.kind, subject.name, log_index, event.tenant, event.session_id, text=subject.text
+    )
     return rewrite({log_index: payload}, erasure, {log_index}).get(log_index, payload)

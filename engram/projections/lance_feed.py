@@ -12,14 +12,29 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from engram.clock import Clock
-from engram.projections.lance_rows import EmbeddedRow, Erasure
-from engram.projections.lance_store import LanceError, LanceStore
+from engram.projections.lance_rows import EmbeddedRow, Erasure, Scope
+from engram.projections.lance_store import LanceError, LanceHit, LanceStore
 
 ERASURES_MAX = 256
 """Erasures taken together: one sweep of the disk serves all of them. It also bounds those that wait here."""
 
+NEAREST_S = 2.0
+"""How long a search waits for the store, which may be merging files: 10 us for each of its rows."""
+
 _log = logging.getLogger(__name__)
+
+
+class Nearest(NamedTuple):
+    """What the long-term store finds near a vector."""
+
+    hits: Sequence[LanceHit]
+    """Best first."""
+    cursor: int
+    """Whatever got its vectors at or below this log index was looked at."""
 
 
 class Options(NamedTuple):
@@ -58,7 +73,7 @@ class Observer(Protocol):
         """Its files were merged."""
 
     def failed(self, operation: str) -> None:
-        """LanceDB failed in `operation`: open, clear, write, forget or optimize."""
+        """LanceDB failed in `operation`: open, clear, write, forget, optimize or search."""
 
     def retried(self) -> None:
         """It is opened again after a failure."""
@@ -115,7 +130,9 @@ class LanceFeed:
         self._operation = "open"
         self._lag_rows = 0
         self._last_error: str | None = None
+        self._search_error: LanceError | None = None
         self._ready = False
+        self._is_stopping = False
         self._drops = False
         self._is_refilling = False
         self._adds = 0
@@ -137,6 +154,23 @@ class LanceFeed:
             self._erasures.append((Erasure(tenant, session_id, message_id, up_to_index), done))
             self._wake.set()
             await done
+
+    async def nearest(self, vector: npt.NDArray[np.float32], scope: Scope, k: int) -> Nearest | None:
+        """Return the `k` chunks of `scope` nearest to `vector`; None when the store cannot say within NEAREST_S."""
+        if not self._ready or self._is_stopping or len(vector) != self._store.space.dimension:
+            return None
+        cursor = self._store.cursor
+        try:
+            async with asyncio.timeout(NEAREST_S):
+                return Nearest(await self._store.search(vector, scope, k), cursor)
+        except TimeoutError:
+            return None
+        except LanceError as error:
+            # The store has to be opened again before it is used for anything; the feed's task does that.
+            self._ready = False
+            self._search_error = error
+            self._wake.set()
+            return None
 
     def refill(self) -> None:
         """Drop everything, and write it again."""
@@ -163,16 +197,19 @@ class LanceFeed:
                 except LanceError as error:
                     await self._fail(error)
         finally:
+            self._is_stopping = True
             await self._store.stop()
 
     async def _open(self) -> None:
         self._operation = "open"
+        self._search_error = None
         await self._store.open(log_last_index=self._log_last_index)
         self._adds += 1  # files of an earlier run may wait for a merge
         self._ready = True
 
     async def _round(self) -> None:
         self._wake.clear()
+        self._raise_search_error()
         await self._drop()
         await self._forget()
         is_full = await self._write()
@@ -181,6 +218,11 @@ class LanceFeed:
         self._retry_s = self._options.retry_s
         if not is_full:
             await self._pause(self._options.period_s)
+
+    def _raise_search_error(self) -> None:
+        if self._search_error is not None:
+            self._operation = "search"
+            raise self._search_error
 
     async def _drop(self) -> None:
         if self._drops:

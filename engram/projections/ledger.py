@@ -117,7 +117,7 @@ def _fold_event(view: View, event: Event) -> Verdict:  # noqa: C901, PLR0911 - a
 
 def _keep_erasable(view: View, life: Life | None, events: Sequence[Event], refused: Sequence[Verdict]) -> None:
     """See to it that the text of a refused entry goes: with what it is about, or at once when that is gone already."""
-    if life is None or DELETED in refused:
+    if life is None or DELETED in refused or not _is_about(life, events):
         view.erase(events[0], Kind.ENTRY, "", life)
         return
     view.trace(life, "")
@@ -132,3 +132,16 @@ def _keep_erasable(view: View, life: Life | None, events: Sequence[Event], refus
                     view.trace(life, fact_subject(first.fact_id))
             case _:
                 pass
+
+
+def _is_about(life: Life, events: Sequence[Event]) -> bool:
+    """Return whether any of it is there to be forgotten one day; else the events only contradict one another."""
+    return any(
+        isinstance(event, SessionCreated)
+        or getattr(event, "message_id", None) in life.messages
+        or (
+            isinstance(event, FactPinned)
+            and (event.fact_id in life.facts or facts.same_text(life, event.text) is not None)
+        )
+        for event in events
+    )

@@ -192,6 +192,8 @@ class View:
         self.traces: list[tuple[int, str, int]] = []
         """(session key, subject, log index) of entries that carry what may have to be erased without being in effect."""
         self.erasures: list[Erasure] = []
+        self.brief_facts: list[FactState] = []
+        """Facts that the batch pinned and unpinned: only the eraser still looks at them."""
         self.last_at_ms = last_at_ms
         """The latest stamp of any event so far."""
         self.log_index = 0

@@ -5,12 +5,15 @@ between pages, which happens when rows are deleted or grow. So whatever a client
 facts, profiles, recall_blobs) whose rows never move: they are only ever added at the end, never grow, and are blanked
 in place instead of deleted, under a session key that no session has. Everything else holds numbers and ids.
 
+A fact that is unpinned is out of its session at once, and blanked when the log is clean of its text: until then the
+eraser finds by it what else says the same.
+
 Blanked rows cost a few bytes each; opening the file compacts it when there are more of them than of others.
 """
 
 from typing import Final
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Raise it whenever a table or a fold changes what it means: files of another version are built afresh from the log."""
 
 APPLICATION_ID: Final = 0x656E6772  # "engr"
@@ -178,7 +181,8 @@ FORGET_SESSION: Final = (
 """What to do with a session key to forget its session. Its timeline and traces go when the log is clean of it."""
 
 FORGET_CONTENT: Final = "UPDATE contents SET name = NULL, text = '', metadata = NULL WHERE slot = ?"
-FORGET_FACT: Final = "UPDATE facts SET session_key = 0, fact_id = '', text = '' WHERE slot = ?"
+UNPIN_FACT: Final = "UPDATE facts SET session_key = 0 WHERE slot = ?"
+FORGET_FACT: Final = "UPDATE facts SET fact_id = '', text = '' WHERE slot = ? AND session_key = 0"
 FORGET_VECTORS: Final = (
     "UPDATE vectors SET session_key = 0, vector = x'' WHERE slot >= ? AND slot < ? AND session_key = ? AND ordinal = ?"
 )
@@ -191,7 +195,7 @@ COMPACT: Final = """
 BEGIN IMMEDIATE;
 DELETE FROM contents WHERE slot NOT IN (SELECT slot FROM messages);
 DELETE FROM vectors WHERE session_key = 0;
-DELETE FROM facts WHERE session_key = 0;
+DELETE FROM facts WHERE session_key = 0 AND fact_id = '';
 DELETE FROM profiles WHERE session_key NOT IN (SELECT session_key FROM sessions);
 DELETE FROM recall_blobs WHERE session_key = 0;
 UPDATE state SET blanked = 0;

@@ -294,7 +294,8 @@ def timeline(connection: Connection, session_key: int, *, after: int, limit: int
 def erasures(connection: Connection, *, after: int, limit: int, log_is_clean: bool) -> list[Erasure]:
     """Return what is to be erased because of deletions behind the log index `after`: of the log, or behind it."""
     query = (
-        "SELECT log_index, kind, subject, session_key, tenant, session_id, source_index FROM erasures"
+        "SELECT log_index, kind, subject, e.session_key, tenant, session_id, source_index, text FROM erasures e"
+        " LEFT JOIN facts f ON kind = 'fact' AND f.slot = source_index AND fact_id = subject"
         " WHERE log_index > ? AND log_is_clean = ? ORDER BY log_index, kind, subject, source_index LIMIT ?"
     )
     rows = connection.execute(query, (after, log_is_clean, limit)).fetchall()

@@ -7,7 +7,7 @@ and built afresh, because nobody knows what of it has reached the disk.
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol, Self
@@ -21,6 +21,7 @@ from engram.projections.ledger import Decoded
 from engram.projections.lives import Life, View
 from engram.projections.reads import PrimaryReads
 from engram.projections.redis_keys import SessionName
+from engram.projections.replacing import put_in_place
 from engram.projections.rows import RecallBlob
 from engram.projections.schema import APPLICATION_ID, BLANKED_MAX, COMPACT, TABLES, VERSION
 from engram.projections.sqlite_load import load
@@ -90,15 +91,23 @@ Watcher = Callable[[Collection[SessionName], Collection[SessionName], int], None
 class PrimaryStore(PrimaryReads):
     """Folds entries and answers readers. One caller applies; any number read."""
 
-    def __init__(self, writer: Database, reader: Database, applied: tuple[int, int, int]) -> None:
+    def __init__(self, writer: Database, reader: Database, applied: tuple[int, int, int], boot_id: str | None) -> None:
         super().__init__(reader)
         self._writer = writer
+        self._boot_id = boot_id
+        self._is_closed = False
+        self._writing = asyncio.Lock()
+        """Held by whoever writes, and while another file is put in place."""
+        self.opening = asyncio.Lock()
+        """Held by whoever else has the file open, and while another is put in place: SQLite must not see half of it."""
+        self.is_lost = False
+        """Whether the file was closed to be replaced, and could not be opened again."""
         self._applied_index, self._applied_term, self._last_at_ms = applied
         self.erasure_wanted = asyncio.Event()
         """Set when there is something new to erase; whoever erases clears it."""
         self._watcher: Watcher | None = None
         self.is_scrubbing = False
-        """Whether `scrub` waits for readers that are in its way."""
+        """Whether `scrub` or `replace` waits for readers that are in its way."""
 
     @classmethod
     async def open(cls, path: Path, *, boot_id: str | None = None) -> Self:
@@ -110,32 +119,16 @@ class PrimaryStore(PrimaryReads):
         Raises:
             StorageError: The disk failed, or the file cannot be deleted.
         """
-        for _ in range(2):
-            try:
-                writer = await Database.open(path, _SETTINGS, busy_timeout_s=BUSY_TIMEOUT_S)
-            except CorruptionError as error:
-                _logger.warning("the projections are rebuilt from the log", extra={"reason": str(error)})
-                await asyncio.to_thread(_delete, path)
-                continue
-            try:
-                refusal = await writer.run(partial(_prepare, boot_id=boot_id))
-                if refusal is None:
-                    reader = await Database.open(path, _READER_SETTINGS, busy_timeout_s=BUSY_TIMEOUT_S, read_only=True)
-                    return cls(writer, reader, await writer.run(_applied))
-            except CorruptionError as error:
-                refusal = str(error)
-            except BaseException:
-                await writer.close()
-                raise
-            await writer.close()
-            _logger.warning("the projections are rebuilt from the log", extra={"reason": refusal})
-            await asyncio.to_thread(_delete, path)
-        raise StorageError(f"{path} is damaged again right after it was made")
+        return cls(*await _open(path, boot_id), boot_id)
 
     async def close(self) -> None:
-        """Make everything durable and close the file; one that was found damaged is deleted instead."""
+        """Make everything durable and close the file; one that was found damaged is deleted instead. May be repeated."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         is_damaged = False
-        for database, last_words in ((self._reader, _nothing), (self._writer, _seal)):
+        opened = [(self._reader, _nothing), *([] if self.is_lost else [(self._writer, _seal)])]
+        for database, last_words in opened:
             try:
                 await database.run(last_words)
             except CorruptionError:
@@ -173,11 +166,12 @@ class PrimaryStore(PrimaryReads):
             StorageError: The disk failed.
         """
         assert entries[0].index > self._applied_index, "entries are folded once"
-        applied = await self._writer.transact(partial(_apply, entries=entries))
-        if self._watcher is not None:
-            self._watcher(applied.touched, applied.robbed, entries[-1].index)
-        self._applied_index, self._applied_term = entries[-1].index, entries[-1].term
-        self._last_at_ms = applied.last_at_ms
+        async with self._writing:
+            applied = await self._writer.transact(partial(_apply, entries=entries))
+            if self._watcher is not None:
+                self._watcher(applied.touched, applied.robbed, entries[-1].index)
+            self._applied_index, self._applied_term = entries[-1].index, entries[-1].term
+            self._last_at_ms = applied.last_at_ms
         if applied.erasures:
             self.erasure_wanted.set()
         return applied.verdicts
@@ -187,7 +181,10 @@ class PrimaryStore(PrimaryReads):
 
         Returns whether it was kept.
         """
-        return await self._writer.transact(partial(sqlite_reads.save_recall_blob, session_key=session_key, blob=blob))
+        async with self._writing:
+            return await self._writer.transact(
+                partial(sqlite_reads.save_recall_blob, session_key=session_key, blob=blob)
+            )
 
     async def erasures(self, *, after: int = 0, limit: int, log_is_clean: bool) -> list[Erasure]:
         """Return what is still to be erased of the log, or behind it, because of deletions behind the index `after`."""
@@ -205,23 +202,102 @@ class PrimaryStore(PrimaryReads):
 
     async def drop_traces(self, erasure: Erasure, log_indexes: Collection[int]) -> None:
         """Forget which entries carried what is erased from them now."""
-        await self._writer.transact(partial(sqlite_writes.drop_traces, erasure=erasure, log_indexes=log_indexes))
+        async with self._writing:
+            await self._writer.transact(partial(sqlite_writes.drop_traces, erasure=erasure, log_indexes=log_indexes))
+
+    async def drop_texts(self, erasures: Sequence[Erasure]) -> None:
+        """Forget the texts of facts that the log is clean of."""
+        await self._writer.transact(partial(sqlite_writes.drop_texts, erasures=erasures))
 
     async def end_erasures(self, erasures: Sequence[Erasure], *, log_only: bool) -> None:
         """Note that the log is clean of `erasures`, and with `log_only` false that everything else is, too."""
-        await self._writer.transact(partial(sqlite_writes.end_erasures, erasures=erasures, log_only=log_only))
+        async with self._writing:
+            await self._writer.transact(partial(sqlite_writes.end_erasures, erasures=erasures, log_only=log_only))
 
     async def scrub(self) -> bool:
         """Let no deleted byte stay in the file or beside it. Returns False when a reader is in the way: try again."""
         self.is_scrubbing = True
         try:
-            return await self._writer.truncate_wal()
+            async with self._writing:
+                return await self._writer.truncate_wal()
         finally:
             self.is_scrubbing = False
+
+    async def replace(self, fresh: Self, fold_rest: Callable[[], Awaitable[object]]) -> bool:
+        """Go on with the file of `fresh`, which is closed, in place of this store's own.
+
+        While `fold_rest` brings `fresh` to the applied index and the files change places, nothing is written here.
+        Readers are answered all the time. Whoever scrubs must not run meanwhile. A process that is killed at any point
+        leaves the one file or the other, whole. Returns False when a reader is in the way, and nothing was changed: try
+        again.
+
+        Raises:
+            CorruptionError: `fresh` is not where this store is.
+            StorageError: The disk failed. With `is_lost` set, nothing can be written any more.
+        """
+        self.is_scrubbing = True
+        try:
+            async with self.opening, self._writing:
+                await fold_rest()
+                if not await self._writer.truncate_wal():  # what is left of it would be taken for the new file's
+                    return False
+                exchange = asyncio.get_running_loop().create_task(self._exchange(fresh))
+                try:
+                    await asyncio.shield(exchange)
+                except asyncio.CancelledError:
+                    await asyncio.wait([exchange])
+                    raise
+        finally:
+            self.is_scrubbing = False
+        self.erasure_wanted.set()
+        return True
+
+    async def _exchange(self, fresh: Self) -> None:
+        applied_index, path = self._applied_index, self._writer.path
+        if fresh.applied_index != applied_index:
+            raise CorruptionError(f"the new read models are at entry {fresh.applied_index}, not at {applied_index}")
+        await fresh.close()
+        self.is_lost = True
+        await self._writer.close()
+        try:
+            await put_in_place(fresh._writer.path, path)
+        finally:
+            self._writer, reader, applied = await _open(path, self._boot_id)
+            old, self._reader = self._reader, reader
+            self._applied_index, self._applied_term, self._last_at_ms = applied
+            await old.close()  # it has answered from the old file until now
+        if self._applied_index != applied_index:
+            raise CorruptionError(f"{path} cannot be read any more")
+        self.is_lost = False
 
     async def digest(self) -> dict[str, str]:
         """Return a digest of each read model, the same for any two stores that answer every reader the same."""
         return await self._reader.run(digest.digest)
+
+
+async def _open(path: Path, boot_id: str | None) -> tuple[Database, Database, tuple[int, int, int]]:
+    """Return a connection that writes, one that reads, and what was applied; see `PrimaryStore.open`."""
+    for _ in range(2):
+        try:
+            writer = await Database.open(path, _SETTINGS, busy_timeout_s=BUSY_TIMEOUT_S)
+        except CorruptionError as error:
+            _logger.warning("the projections are rebuilt from the log", extra={"reason": str(error)})
+            await asyncio.to_thread(_delete, path)
+            continue
+        try:
+            refusal = await writer.run(partial(_prepare, boot_id=boot_id))
+            if refusal is None:
+                reader = await Database.open(path, _READER_SETTINGS, busy_timeout_s=BUSY_TIMEOUT_S, read_only=True)
+                return writer, reader, await writer.run(_applied)
+        except CorruptionError as error:
+            refusal = str(error)
+        except BaseException:
+            await writer.close()
+            raise
+        await writer.close()
+        _logger.warning("the projections are rebuilt from the log", extra={"reason": refusal})
+        await asyncio.to_thread(_delete, path)
+    raise StorageError(f"{path} is damaged again right after it was made")
 
 
 def _prepare(connection: Connection, boot_id: str | None) -> str | None:

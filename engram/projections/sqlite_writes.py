@@ -10,7 +10,14 @@ from typing import Any
 from engram.database import Connection, insert_rows
 from engram.projections.erasures import LONG_TERM, Erasure, Kind, subject_of
 from engram.projections.lives import Counters, Life, View
-from engram.projections.schema import FORGET_BLOB, FORGET_CONTENT, FORGET_FACT, FORGET_SESSION, FORGET_VECTORS
+from engram.projections.schema import (
+    FORGET_BLOB,
+    FORGET_CONTENT,
+    FORGET_FACT,
+    FORGET_SESSION,
+    FORGET_VECTORS,
+    UNPIN_FACT,
+)
 from engram.projections.slots import first_slot
 from engram.projections.sqlite_load import hash_of, metadata_column
 
@@ -43,10 +50,11 @@ def write(connection: Connection, view: View, *, applied_index: int, applied_ter
     lives = list(view.written())
     _delete(connection, view.ended, lives)
     _insert(connection, lives)
+    insert_rows(connection, _FACT, _fact_rows(view, lives))
     insert_rows(connection, _TIMELINE, view.timeline)
     insert_rows(connection, _TRACE, view.traces)
     # What is not there any more has nothing in the log either, but the long-term store may still hold it.
-    _many(connection, _ERASURE, [(*erasure, int(not _is_in_log(erasure))) for erasure in view.erasures])
+    _many(connection, _ERASURE, [(*_columns(erasure), int(not _is_in_log(erasure))) for erasure in view.erasures])
     totals = _totals(view.ended, lives)
     blanked = max(0, -totals.messages) + sum(len(life.gone_messages) for life in lives)
     connection.execute(_STATE, (applied_index, applied_term, view.last_at_ms, *totals, blanked))
@@ -65,6 +73,11 @@ def drop_traces(connection: Connection, erasure: Erasure, log_indexes: Iterable[
             _many(connection, statement, [(key, subject_of(erasure), log_index) for log_index in log_indexes])
         case Kind.ENTRY | Kind.STALE:
             pass
+
+
+def drop_texts(connection: Connection, erasures: Iterable[Erasure]) -> None:
+    """Forget the texts of facts that the log is clean of; part of the caller's transaction."""
+    _many(connection, FORGET_FACT, [(erasure.source_index,) for erasure in erasures if erasure.kind is Kind.FACT])
 
 
 def end_erasures(connection: Connection, erasures: Sequence[Erasure], *, log_only: bool) -> None:
@@ -87,17 +100,21 @@ def end_erasures(connection: Connection, erasures: Sequence[Erasure], *, log_onl
     _many(connection, f"DELETE FROM erasures {where}", list(map(_erasure_key, going)))
 
 
+def _columns(erasure: Erasure) -> Sequence[Any]:
+    return erasure[: Erasure._fields.index("text")]
+
+
 def _erasure_key(erasure: Erasure) -> Sequence[Any]:
     return erasure.log_index, erasure.kind, erasure.subject, erasure.source_index
 
 
 def _delete(connection: Connection, ended: Sequence[Life], lives: Sequence[Life]) -> None:
+    _many(connection, UNPIN_FACT, [(slot,) for life in (*ended, *lives) for slot in life.gone_facts])
     for statement in FORGET_SESSION:
         _many(connection, statement, [(life.key,) for life in ended])
     gone_messages = [(slot,) for life in lives for slot in life.gone_messages]
     _many(connection, FORGET_CONTENT, gone_messages)
     _many(connection, "DELETE FROM messages WHERE slot = ?", gone_messages)
-    _many(connection, FORGET_FACT, [(slot,) for life in lives for slot in life.gone_facts])
     _many(
         connection,
         FORGET_VECTORS,
@@ -127,7 +144,6 @@ def _insert(connection: Connection, lives: Sequence[Life]) -> None:
         ],
     )
     insert_rows(connection, _VECTOR, _vector_rows(lives))
-    insert_rows(connection, _FACT, _fact_rows(lives))
     insert_rows(
         connection, _TOMBSTONE, [(life.key, message_id) for life in lives for message_id in life.new_tombstones]
     )
@@ -206,8 +222,11 @@ def _vector_rows(lives: Iterable[Life]) -> Sequence[Sequence[Any]]:
     )
 
 
-def _fact_rows(lives: Iterable[Life]) -> Sequence[Sequence[Any]]:
-    return sorted((fact[0], life.key, *fact[1:]) for life in lives for fact in life.new_facts.values())
+def _fact_rows(view: View, lives: Iterable[Life]) -> Sequence[Sequence[Any]]:
+    """Return rows in the order of their slots: the table takes them at its end only."""
+    pinned = ((life.key, fact) for life in lives for fact in life.new_facts.values())
+    unpinned = ((0, fact) for fact in view.brief_facts)
+    return sorted((fact[0], key, *fact[1:]) for key, fact in chain(pinned, unpinned))
 
 
 def _is_in_log(erasure: Erasure) -> bool:

@@ -1,5 +1,8 @@
 """Verifying and rebuilding on a running node: one job at a time, in steps that leave the node room to answer.
 
+The read models are rebuilt in a scratch store, too, which then takes the place of theirs. Only for the last entries, and
+for the exchange of the files, do writes wait.
+
 A verification folds the log again, into a scratch store beside the read models, and compares piece by piece, each piece in
 the state in which it was read. What differs once is looked at again: the node writes, erases and feeds meanwhile.
 """
@@ -19,7 +22,7 @@ from engram.projections.lance_feed import LanceFeed
 from engram.projections.lance_store import LanceError, LanceStore
 from engram.projections.redis_projection import RedisProjection
 from engram.projections.redis_store import RedisFailedError
-from engram.projections.scratch import VERIFY, scratch
+from engram.projections.scratch import REBUILD, VERIFY, scratch
 from engram.projections.sqlite_slices import count_rows
 from engram.projections.sqlite_store import LogEntry, PrimaryStore
 
@@ -38,7 +41,11 @@ POLL_S: Final = 0.2
 FOUND_MAX: Final = 100
 """Differences that are kept of one job: whoever has so many needs no more."""
 
-What = Literal["verify", "redis", "lancedb", "projections"]
+LAST_ENTRIES: Final = FOLD_ENTRIES
+"""Entries that are left to be folded while writes wait."""
+
+Target = Literal["projections", "lancedb", "redis", "all"]
+What = Literal["verify"] | Target
 State = Literal["running", "done", "failed"]
 
 _log = logging.getLogger(__name__)
@@ -95,6 +102,8 @@ class Upkeep:
 
     Args:
         lance: Makes a way of its own into the long-term store, to read it.
+        rewriting: Held by whoever erases; the read models do not change their file meanwhile.
+        on_replaced: Hears that all that was read before is of read models that are gone.
         sleep: Lets the node work meanwhile.
     """
 
@@ -108,6 +117,8 @@ class Upkeep:
         feed: LanceFeed,
         redis: RedisProjection | None,
         log_store: str,
+        rewriting: asyncio.Lock,
+        on_replaced: Callable[[], None],
         clock: Clock,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -118,6 +129,8 @@ class Upkeep:
         self._feed = feed
         self._redis = redis
         self._log_store = log_store
+        self._rewriting = rewriting
+        self._on_replaced = on_replaced
         self._clock = clock
         self._sleep = sleep
         self._wanted = asyncio.Event()
@@ -156,7 +169,11 @@ class Upkeep:
         await self._ended.wait()
 
     async def run(self) -> None:
-        """Carry out jobs for ever. One that fails says so; nothing else notices."""
+        """Carry out jobs for ever. One that fails says so; nothing else notices.
+
+        Raises:
+            CorruptionError, StorageError: The file of the read models is lost, and the node with it.
+        """
         while True:
             await self._wanted.wait()
             self._wanted.clear()
@@ -169,6 +186,8 @@ class Upkeep:
             job.state = "done"
         except (EngramError, LanceError, RedisFailedError) as error:
             job.state, job.error = "failed", str(error)
+            if self._store.is_lost:
+                raise
         job.ended_at_ms = self._clock.now_ms()
         self._ended.set()
         level = logging.WARNING if job.findings or job.error else logging.INFO
@@ -184,7 +203,45 @@ class Upkeep:
             case "lancedb":
                 await self._refill_lancedb(job)
             case "projections":
-                raise InvalidError("projections are rebuilt on a stopped node only")
+                await self._rebuild(job)
+            case "all":
+                await self._rebuild(job)
+                await self._refill_lancedb(job)
+                if self._redis is not None:
+                    await self._refill_redis(job)
+
+    async def _rebuild(self, job: Job) -> None:
+        """Fold the log again, and put what comes of it in the place of the read models."""
+        async with scratch(self._folder, REBUILD) as folder:
+            path = folder / "fresh.db"
+            fresh = await PrimaryStore.open(path)
+            try:
+                await self._fold(fresh, job, left_max=LAST_ENTRIES)
+                await fresh.close()  # all is on the disk, and what was erased on the way is compacted when it is opened
+                fresh = await PrimaryStore.open(path)
+                await self._put_in_place(fresh, job)
+            finally:
+                await fresh.close()
+
+    async def _put_in_place(self, fresh: PrimaryStore, job: Job) -> None:
+        waited_s = 0.0
+
+        async def fold_rest() -> None:
+            nonlocal waited_s
+            waited_s = self._clock.monotonic_s()
+            job.total = self._store.applied_index
+            await self._catch_up(fresh, job.total, job)
+
+        is_done = False
+        while not is_done:
+            await self._fold(fresh, job, left_max=LAST_ENTRIES)
+            async with self._rewriting:
+                while not await self._store.scrub():  # most of the write-ahead log, before anybody waits
+                    await self._sleep(POLL_S)
+                is_done = await self._store.replace(fresh, fold_rest)
+        waited_s = self._clock.monotonic_s() - waited_s
+        self._on_replaced()
+        job.notes.append(f"writes waited {waited_s * 1000:.0f} ms while the files changed places")
 
     async def _verify(self, job: Job) -> None:
         async with scratch(self._folder, VERIFY) as folder:
@@ -198,10 +255,14 @@ class Upkeep:
             await self._compare_lancedb(job)
             await self._compare_redis(job)
 
-    async def _fold(self, fresh: PrimaryStore, job: Job) -> None:
-        """Fold the log into `fresh` as far as the node has, which goes on meanwhile, resting as long as it works."""
+    async def _fold(self, fresh: PrimaryStore, job: Job, *, left_max: int = 0) -> None:
+        """Fold the log into `fresh` as far as the node has, which goes on meanwhile, resting as long as it works.
+
+        Up to `left_max` entries may be left to fold.
+        """
         job.begin("folding the log again", self._store.applied_index)
-        while (left := self._store.applied_index - fresh.applied_index) > 0:
+        job.advance(fresh.applied_index)
+        while (left := self._store.applied_index - fresh.applied_index) > left_max:
             job.total = self._store.applied_index
             started_s = self._clock.monotonic_s()
             await self._catch_up(fresh, fresh.applied_index + min(left, FOLD_ENTRIES), job)
@@ -278,21 +339,22 @@ class Upkeep:
         """Let the feed drop and write everything; the primary store answers meanwhile."""
         assert self._redis is not None
         job.begin("writing sessions to Redis", (await self._store.counts()).sessions)
-        feed = self._redis.feed
+        feed, notes = self._redis.feed, job.notes
         feed.refill()
         while not (status := feed.status()).ready:
             job.done = status.compared_sessions or 0
-            job.notes = [] if status.last_error is None else [f"Redis: {status.last_error}"]
+            job.notes = notes + ([] if status.last_error is None else [f"Redis: {status.last_error}"])
             await self._sleep(POLL_S)
         job.done = job.total
 
     async def _refill_lancedb(self, job: Job) -> None:
         """Let the feed drop and write everything; nobody waits for the long-term store."""
         job.begin("writing vectors to LanceDB", self._store.applied_index)
+        notes = job.notes
         self._feed.refill()
         while self._feed.is_refilling:
             status = self._feed.status()
             job.done = min(status.cursor, job.total)
-            job.notes = [] if status.last_error is None else [f"LanceDB: {status.last_error}"]
+            job.notes = notes + ([] if status.last_error is None else [f"LanceDB: {status.last_error}"])
             await self._sleep(POLL_S)
         job.done = job.total

@@ -67,6 +67,11 @@ class IndexCache:
         while self._size_bytes > self._bytes_max and len(self._entries) > 1:
             self._drop(next(iter(self._entries)))
 
+    def clear(self) -> None:
+        """Keep none of them."""
+        self._entries.clear()
+        self._size_bytes = 0
+
     def _drop(self, session_key: int) -> None:
         entry = self._entries.pop(session_key, None)
         if entry is not None:

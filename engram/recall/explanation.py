@@ -4,7 +4,7 @@ Asked for with `explain`; without it none of this is computed.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,8 @@ from engram.recall.rank import Embed, Query, Ranked, Scored, hits, scored
 
 DIGITS: Final = 6
 """Behind the point: more says nothing, and makes an answer hard to read."""
+
+ChosenBy = Literal["nearest", "latest"]
 
 Booleans = npt.NDArray[np.bool_]
 
@@ -38,7 +40,7 @@ class HitExplained(Struct, frozen=True, kw_only=True):
     total: Annotated[float, Meta(description="their sum; `score` is its logistic")]
 
 
-class ScopeExplained(Struct, frozen=True, kw_only=True):
+class ScopeExplained(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was searched, and what became of it."""
 
     sessions: Annotated[int, Meta(ge=0, description="searched together; all statistics are of them")]
@@ -48,8 +50,20 @@ class ScopeExplained(Struct, frozen=True, kw_only=True):
     below_min_score: Annotated[int, Meta(ge=0, description="of the best, those left out for their score")]
     took_ms: Annotated[
         Mapping[str, float],
-        Meta(description="`load` of indexes, `embed` by a remote embedder, `filter`, `rank`, `fetch` of texts"),
+        Meta(
+            description="`embed` by a remote embedder, `choose` of sessions, `load` of indexes, `filter`, `rank`, "
+            "`fetch` of texts"
+        ),
     ]
+    sessions_left_out: Annotated[int, Meta(ge=0, description="not searched, as the scope is too wide")] = 0
+    messages_left_out: Annotated[int, Meta(ge=0, description="that these hold")] = 0
+    chosen_by: (
+        Annotated[
+            ChosenBy,
+            Meta(description="what the others were chosen by: `nearest` messages, then `latest`; or `latest` alone"),
+        ]
+        | None
+    ) = None
 
 
 def rank_and_explain(

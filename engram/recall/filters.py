@@ -131,6 +131,28 @@ def mask(condition: Condition, session: SessionRow, rows: Rows, labels: Labels |
             return held
 
 
+def may_hold(condition: Condition, session: SessionRow) -> bool:
+    """Return whether `condition` can hold for any message of a session, as far as the session itself tells."""
+    return _verdict(condition, session) is not False
+
+
+def _verdict(condition: Condition, session: SessionRow) -> bool | None:
+    """Return what the session alone says of a condition; None: that depends on the message."""
+    match condition:
+        case Comparison(field):
+            return _fits(condition, getattr(session, field)) if field in SESSION_FIELDS else None
+        case Not(part):
+            verdict = _verdict(part, session)
+            return None if verdict is None else not verdict
+        case All(parts) | Some(parts):
+            # One part that says so decides, whatever the others depend on.
+            decides = isinstance(condition, Some)
+            verdicts = {_verdict(part, session) for part in parts}
+            if decides in verdicts:
+                return decides
+            return None if None in verdicts else not decides
+
+
 def _compared(leaf: Comparison, session: SessionRow, rows: Rows, labels: Labels | None) -> Booleans:
     if leaf.field == "timestamp":
         return _timed(leaf, rows.whens_ms)

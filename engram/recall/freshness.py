@@ -54,11 +54,18 @@ class Indexes:
         self._cache = IndexCache(cache_bytes_max)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engram-recall")
         self._loading: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        self.dropped = 0
+        """How often all that is known was dropped: what was read before is of read models that are gone."""
 
     @property
     def size_bytes(self) -> int:
         """Memory that cached indexes hold."""
         return self._cache.size_bytes
+
+    def drop(self) -> None:
+        """Forget every index: the read models were built again."""
+        self._cache.clear()
+        self.dropped += 1
 
     def close(self) -> None:
         """End the thread after the work it is at; what waits is cancelled. Does not block the loop."""
@@ -86,12 +93,14 @@ class Indexes:
         return cached if cached is not None and cached.cursors.cover(session) else None
 
     async def _load(self, session: SessionRow) -> CachedIndex:
+        dropped = self.dropped
         cached = self._cache.get(session.session_key)
         if cached is None or cached.cursors.deletions < session.deletions:
             cached = await self._open(session)
         await self._catch_up(cached, session)
         size_bytes = await self.run(_size_bytes, cached.index)
-        self._cache.put(session.session_key, cached, size_bytes)
+        if dropped == self.dropped:
+            self._cache.put(session.session_key, cached, size_bytes)
         return cached
 
     async def _open(self, session: SessionRow) -> CachedIndex:

@@ -65,6 +65,11 @@ class LabelCache:
         self._keep(session.session_key, known)
         return known.labels
 
+    def clear(self) -> None:
+        """Keep none of them."""
+        self._known.clear()
+        self._size_bytes = 0
+
     async def _caught_up(self, known: _Known, session: SessionRow) -> _Known:
         added: list[LabelRow] = []
         first = known.next_ordinal

@@ -55,6 +55,7 @@ class Sealer:
         self._rests = rests
         self._sealed_ordinals: dict[tuple[int, int], int] = {}
         """Of long sessions that are not due yet, by key and deletions: so that their blobs are not read every round."""
+        self._dropped = indexes.dropped
 
     async def run(self) -> None:
         """Seal for ever, in rounds."""
@@ -65,6 +66,9 @@ class Sealer:
     async def seal_due(self) -> int:
         """Seal every session that is due now; return how many."""
         sealed = 0
+        if self._dropped != self._indexes.dropped:  # the blobs are gone as well
+            self._sealed_ordinals.clear()
+            self._dropped = self._indexes.dropped
         for session in await self._blobs.unsealed(ROWS_MIN, SESSIONS_MAX):
             if await self._is_due(session):
                 start_s = self._clock.monotonic_s()

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engram.clock import Clock, SystemClock
-from engram.inference.embedder import EmbedderError, LocalEmbedder, RemoteEmbedder
+from engram.inference.embedder import EmbedderError, LocalEmbedder, Pool, QueryReader, RemoteEmbedder
 from engram.projections.past import Cut
 from engram.projections.rows import MessageRow, SessionRow
 from engram.recall import filters, freshness
@@ -20,13 +20,15 @@ from engram.recall.index import SessionIndex
 from engram.recall.labels import LabelCache
 from engram.recall.labels import Reads as LabelReads
 from engram.recall.past_index import as_it_was
-from engram.recall.rank import Ranked, rank, understand
+from engram.recall.rank import QUERY_WORDS_MAX, Ranked, rank, understand
+from engram.recall.terms import query_terms
+from engram.recall.wide import SCOPE_ROWS_MAX, Chooser, Chosen, Neighbours
 
 QUERY_EMBEDDING_S = 2.0
 """How long a search waits for a remote embedder before it answers without vectors, and says so."""
 
 QUERY_CACHE_MAX = 256
-"""Queries whose remote vectors are remembered: 1.5 MB at 1536 numbers each."""
+"""Queries whose remote vectors are remembered: 1.5 MB at 1536 numbers each; 25 MB at most of a QueryReader's."""
 
 QUERY_CHARS_MAX = 8000
 """Of a longer query a remote embedder gets the beginning: no model reads more than 8191 tokens."""
@@ -44,7 +46,7 @@ class Reads(freshness.Reads, LabelReads, Protocol):
 
 
 class Observer(Protocol):
-    """Told how long each stage of a search took: load, embed, filter, rank, fetch."""
+    """Told how long each stage of a search took: embed, choose, load, filter, rank, fetch."""
 
     def searched(self, stage: str, seconds: float) -> None:
         """Take note of one stage of one search."""
@@ -72,6 +74,8 @@ class SearchResult(NamedTuple):
     """Whether the query had no vector because the embedder failed."""
     explained: ScopeExplained | None = None
     """Only when asked for."""
+    sessions_left_out: int = 0
+    """Not searched, because the scope is too wide."""
 
 
 class _Asked(NamedTuple):
@@ -111,12 +115,15 @@ class Searcher:
         self,
         reads: Reads,
         embedder: LocalEmbedder | RemoteEmbedder | None,
+        neighbours: Neighbours | None = None,
         *,
         cache_bytes_max: int,
         observer: Observer,
         clock: Clock | None = None,
+        scope_rows_max: int = SCOPE_ROWS_MAX,
     ) -> None:
         self._reads = reads
+        self._chooser = Chooser(neighbours, scope_rows_max)
         self._local: LocalEmbedder | None = None
         self._remote: _QueryVectors | None = None
         if _is_local(embedder):
@@ -133,6 +140,11 @@ class Searcher:
         """End the thread that owns the indexes; searches that wait for it are cancelled. Does not block the loop."""
         self.indexes.close()
 
+    def drop(self) -> None:
+        """Forget all that was read: the read models were built again."""
+        self.indexes.drop()
+        self._labels.clear()
+
     async def search(
         self,
         scope: Sequence[SessionRow],
@@ -147,6 +159,7 @@ class Searcher:
     ) -> SearchResult:
         """Return the best `top_k` messages of the sessions in `scope`, by statistics of all of them together.
 
+        Of a scope with more messages than `scope_rows_max` some sessions are chosen, and only they are searched.
         Everything that the rows say has happened is seen. Times in the query are relative to `now_ms`; None: to the
         scope's latest message. Hits below `min_score` are left out. `cuts` leave less of a session, by its key. Only
         messages that fit `where` are found, however far down they stand; the statistics stay those of the scope.
@@ -155,9 +168,14 @@ class Searcher:
         took_s: dict[str, float] = {}
         async with asyncio.TaskGroup() as group:
             embedding = group.create_task(self._embedded(query, took_s)) if self._remote is not None else None
+            chosen = Chosen(sessions)
+            if self._chooser.must_choose(sessions):
+                towards = None if embedding is None else await embedding
+                chosen = await self._choose(sessions, query, towards, where, took_s, is_past=bool(cuts))
+                sessions = list(chosen.sessions)
             with self._timed("load", took_s):
                 cached = [await self.indexes.current(session) for session in sessions]
-        vector = None if embedding is None else embedding.result()
+        pool = None if embedding is None else embedding.result()
         labels = await self._labels_of(sessions, where, took_s)
         parts = [
             _Part(session, entry.index, cuts.get(session.session_key), label)
@@ -165,12 +183,32 @@ class Searcher:
         ]
         asked = _Asked(query, now_ms, top_k, where, explain)
         with self._timed("rank", took_s):
-            best = await self.indexes.run(_best, parts, asked, self._vector_of(query, vector))
+            best = await self.indexes.run(_best, parts, asked, self._vector_of(query, pool))
         ranked = [row for row in best.rows if min_score is None or row.score >= min_score]
         with self._timed("fetch", took_s):
             hits = await self._hits(sessions, ranked, best.explained)
-        explained = _explained(sessions, best, len(ranked), took_s) if explain else None
-        return SearchResult(hits, embedding is not None and vector is None, explained)
+        explained = _explained(chosen, best, len(ranked), took_s) if explain else None
+        degraded = embedding is not None and pool is None
+        return SearchResult(hits, degraded, explained, chosen.sessions_left_out)
+
+    async def _choose(
+        self,
+        sessions: Sequence[SessionRow],
+        query: str,
+        pool: Pool | None,
+        where: Condition | None,
+        took_s: dict[str, float],
+        *,
+        is_past: bool,
+    ) -> Chosen:
+        """Return which sessions of a wide scope to search. What was nearest in the past nobody knows any more."""
+        with self._timed("choose", took_s):
+            if is_past:
+                return await self._chooser.choose(sessions, None, where)
+            # How rare the words are in the scope is not known yet: each counts the same.
+            weights = dict.fromkeys(query_terms(query, words_max=QUERY_WORDS_MAX), 1.0)
+            towards = await self.indexes.run(self._vector_of(query, pool), weights)
+            return await self._chooser.choose(sessions, towards, where)
 
     async def _labels_of(
         self, sessions: Sequence[SessionRow], where: Condition | None, took_s: dict[str, float]
@@ -180,16 +218,16 @@ class Searcher:
         with self._timed("filter", took_s):
             return [await self._labels.of(session) for session in sessions]
 
-    async def _embedded(self, query: str, took_s: dict[str, float]) -> Vector | None:
+    async def _embedded(self, query: str, took_s: dict[str, float]) -> Pool | None:
         assert self._remote is not None
         with self._timed("embed", took_s):
             return await self._remote.of(query)
 
-    def _vector_of(self, query: str, vector: Vector | None) -> Callable[[Mapping[str, float]], Vector | None]:
+    def _vector_of(self, query: str, pool: Pool | None) -> Callable[[Mapping[str, float]], Vector | None]:
         """Return what makes the query's vector from its words' weights, in the indexes' thread."""
         local = self._local
         if local is None:
-            return lambda _: vector
+            return (lambda _: None) if pool is None else pool
         # A query without terms ("who are you", an emoji) has no weights; its plain vector still says something.
         return lambda weights: local.embed_query(weights) if weights else local.embed([query])[0]
 
@@ -221,10 +259,10 @@ class _QueryVectors:
 
     def __init__(self, embedder: RemoteEmbedder) -> None:
         self._embedder = embedder
-        self._known: OrderedDict[str, Vector] = OrderedDict()
+        self._known: OrderedDict[str, Pool] = OrderedDict()
 
-    async def of(self, query: str) -> Vector | None:
-        """Return a query's vector; None when the embedder fails or takes too long."""
+    async def of(self, query: str) -> Pool | None:
+        """Return what makes a query's vector; None when the embedder fails or takes too long."""
         text = query[:QUERY_CHARS_MAX]
         known = self._known.get(text)
         if known is not None:
@@ -232,14 +270,19 @@ class _QueryVectors:
             return known
         try:
             async with asyncio.timeout(QUERY_EMBEDDING_S):
-                vectors = await self._embedder.embed([text])
+                pool = await self._read(text)
         except (EmbedderError, TimeoutError):
             return None
-        vector: Vector = vectors[0]
-        self._known[text] = vector
+        self._known[text] = pool
         if len(self._known) > QUERY_CACHE_MAX:
             self._known.popitem(last=False)
-        return vector
+        return pool
+
+    async def _read(self, text: str) -> Pool:
+        if isinstance(self._embedder, QueryReader):
+            return await self._embedder.read_query(text)
+        vector: Vector = (await self._embedder.embed([text]))[0]
+        return lambda _: vector
 
 
 def _best(parts: Sequence[_Part], asked: _Asked, vector_of: Callable[[Mapping[str, float]], Vector | None]) -> _Best:
@@ -269,14 +312,17 @@ def _among(
     return np.concatenate(masks) if masks else None
 
 
-def _explained(sessions: Sequence[SessionRow], best: _Best, kept: int, took_s: Mapping[str, float]) -> ScopeExplained:
+def _explained(chosen: Chosen, best: _Best, kept: int, took_s: Mapping[str, float]) -> ScopeExplained:
     return ScopeExplained(
-        sessions=len(sessions),
+        sessions=len(chosen.sessions),
         messages=best.messages,
         filtered_out=best.messages - best.fitting,
         beyond_top_k=best.fitting - len(best.rows),
         below_min_score=len(best.rows) - kept,
         took_ms={stage: round(1000 * seconds, 3) for stage, seconds in took_s.items()},
+        sessions_left_out=chosen.sessions_left_out,
+        messages_left_out=chosen.messages_left_out,
+        chosen_by=chosen.by,
     )
 
 

@@ -147,7 +147,7 @@ class Node:
         self.feed = LanceFeed(self.lance(folder), store, clock=StoppedClock(), observer=Silent(), log_last_index=0)
         self.upkeep = Upkeep(
             self.log, store, folder, lance=lambda: self.lance(folder), feed=self.feed, redis=None, log_store="a-store",
-            clock=StoppedClock(),
+            rewriting=self.eraser.rewriting, on_replaced=self.searcher.drop, clock=StoppedClock(),
         )  # fmt: skip
         self.digests: Digests | None = None
         self.cluster: FakeCluster | None = None
@@ -234,8 +234,7 @@ async def running_node(folder: Path) -> AsyncIterator[Node]:
     try:
         yield node
     finally:
-        if node.upkeep.last_verify is not None and node.upkeep.last_verify.state == "running":
-            await node.upkeep.wait_ended()  # cancelled while it opens a file, it would leave that to the collector
+        await node.upkeep.wait_ended()  # cancelled while it opens a file, it would leave that to the collector
         running.cancel()
         await asyncio.wait([running])
         node.searcher.close()

@@ -1,8 +1,11 @@
 """Verifying and rebuilding over HTTP: a job is begun, and looked at."""
 
+from pathlib import Path
+
 import aiohttp
 import pytest
 
+from engram.database import Database
 from tests.api.node import Node
 
 MESSAGE = {"role": "user", "content": "Ann moved to Oslo", "id": "m1"}
@@ -52,3 +55,26 @@ async def test_what_cannot_be_rebuilt_is_refused(http: aiohttp.ClientSession, bo
         problem = await answer.json()
 
     assert (answer.status, problem["code"]) == (400, "invalid_value")
+
+
+async def test_searches_find_what_the_log_says_once_the_read_models_are_built_again(
+    http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    async def found(query: str) -> list[str]:
+        async with http.post("/sessions/s1/search", json={"query": query, "top_k": 1}) as answer:
+            return [hit["text"] for hit in (await answer.json())["results"]]
+
+    async with http.post("/sessions/s1/messages", json=MESSAGE):
+        pass
+    database = await Database.open(tmp_path / "projections.db", ())
+    await database.run(lambda connection: connection.execute("UPDATE contents SET text = 'Ann moved to Rome'"))
+    await database.close()
+    assert await found("Rome") == ["Ann moved to Rome"]
+
+    async with http.post("/admin/rebuild", json={"what": "projections"}) as answer:
+        begun = await answer.json()
+    job = await ended(http, "/admin/rebuild")
+
+    assert (answer.status, begun["what"]) == (202, "projections")
+    assert (job["state"], job["error"], job["index"]) == ("done", None, 1)
+    assert await found("Oslo") == ["Ann moved to Oslo"]

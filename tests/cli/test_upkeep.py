@@ -14,7 +14,6 @@ from engram.cli import upkeep
 from engram.cli.progress import Progress
 from engram.cli.remote import RemoteError
 from engram.database import Database
-from engram.errors import ConfigError
 from tests.api.node import running_node
 from tests.cli.conftest import Run
 
@@ -66,10 +65,18 @@ async def test_a_refusal_is_told_with_its_code(url: str, progress: Progress) -> 
         await upkeep.rebuild(url, "redis", progress)
 
 
-@pytest.mark.parametrize("what", ["projections", "all"])
-async def test_what_takes_a_stopped_node_is_refused(what: str, progress: Progress) -> None:
-    with pytest.raises(ConfigError, match=f"{what} cannot be rebuilt while the node runs"):
-        await upkeep.rebuild("http://127.0.0.1:1", what, progress)
+async def test_the_read_models_are_rebuilt_while_the_node_runs(
+    url: str, progress: Progress, said: io.StringIO, tmp_path: Path
+) -> None:
+    database = await Database.open(tmp_path / "projections.db", ())
+    await database.run(lambda connection: connection.execute("UPDATE contents SET text = 'Ann moved to Rome'"))
+    await database.close()
+
+    assert await upkeep.rebuild(url, "projections", progress) == 0
+
+    assert "writes waited" in said.getvalue()
+    assert said.getvalue().endswith("the read models are written again\n")
+    assert await upkeep.verify(url, progress) == 0
 
 
 def test_where_no_node_is_that_is_said(run: Run) -> None:

@@ -354,15 +354,15 @@ async def test_no_byte_of_a_deleted_text_stays_in_the_files(tmp_path: Path, seed
     assert not any(b"MARK" in entry.data for entry in log.committed)
 
 
-async def test_no_byte_of_a_deleted_message_or_fact_stays_in_the_files(tmp_path: Path) -> None:
+async def test_no_byte_of_a_deleted_message_stays_in_the_files(tmp_path: Path) -> None:
     rng = random.Random(1)
     messages = [said(f"m{n}", f"MARK{n:03d} " * rng.choice([1, 5, 30, 150])) for n in range(600)]
     doomed = rng.sample(range(600), 500)
-    log = MemoryLog(entries_of([*messages, pinned("f", "MARK999 of a fact"), unpinned("f")]))
+    log = MemoryLog(entries_of(messages))
     store = await open_store(tmp_path)
     await apply(store, log.committed, batch=5)
 
-    gone, found = {999}, set[int]()
+    gone, found = set[int](), set[int]()
     for start in range(0, len(doomed), 50):
         for n in doomed[start : start + 50]:
             await store.apply([log.append(deleted(f"m{n}"))])
@@ -372,3 +372,73 @@ async def test_no_byte_of_a_deleted_message_or_fact_stays_in_the_files(tmp_path:
     await store.close()
 
     assert found == set()
+
+
+async def test_no_byte_of_an_unpinned_fact_stays_in_the_files(tmp_path: Path) -> None:
+    """Facts of all sizes, some in overflow pages; some unpinned in the batch that pinned them, and some in one entry."""
+    rng = random.Random(1)
+    log = MemoryLog(entries_of([created()]))
+    store = await open_store(tmp_path)
+    await apply(store, log.committed)
+    there, gone, found, seen = list[int](), set[int](), set[int](), b""
+
+    for round_number in range(40):
+        new = range(round_number * 10, round_number * 10 + 10)
+        texts = {n: f"MARK{n:03d} " * rng.choice([1, 5, 30, 700]) for n in new}
+        pins = [pinned(f"f{n}", text) for n, text in texts.items()]
+        there += new
+        rng.shuffle(there)
+        going = [there.pop() for _ in range(min(len(there), rng.choice([3, 8, 15])))]
+        entries = [log.append(pin) for pin in pins[:4]]
+        entries.append(log.append(*pins[4:], unpinned(f"f{going[0]}")))
+        entries += [log.append(unpinned(f"f{n}")) for n in going[1:]]
+        await apply(store, entries, batch=rng.choice([1, 7, 100]))
+        gone.update(going)
+        seen += bytes_of(tmp_path)
+        while await Eraser(log, store, None).clean_log():
+            pass
+        found |= gone.intersection(map(int, re.findall(rb"MARK(\d{3})", bytes_of(tmp_path))))
+    left_in_log = re.findall(rb"MARK(\d{3})", b"".join(entry.data for entry in log.committed))
+    facts = await store.facts(1)
+    await store.close()
+
+    assert found == set()
+    assert set(map(int, left_in_log)) == set(there) == {int(fact.fact_id[1:]) for fact in facts}
+    assert gone <= set(map(int, re.findall(rb"MARK(\d{3})", seen)))
+
+
+async def test_an_unpinned_fact_takes_nothing_else_with_it(store: PrimaryStore) -> None:
+    log = await erased(
+        store,
+        [
+            [pinned("f1", "a"), pinned("f2", "b")],
+            [said("m1"), pinned("f2", "a"), pinned("f3", "b")],
+            [unpinned("f2"), pinned("f4", "b")],
+        ],
+    )
+
+    assert left(log) == [
+        ["FactPinned", "FactUnpinned"],
+        ["MessageAppended", "FactPinned", "FactUnpinned"],
+        ["FactUnpinned", "FactPinned"],
+    ]
+
+
+async def test_an_entry_that_contradicts_itself_is_erased_at_once(store: PrimaryStore) -> None:
+    log = await erased(store, [created(), [pinned("f1", "a"), pinned("f1", "b")]])
+
+    assert left(log) == [["SessionCreated"], []]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+async def test_a_fact_of_a_session_that_ends_with_it_is_erased_whatever_the_batches(tmp_path: Path, batch: int) -> None:
+    log = MemoryLog(entries_of([pinned("f1", "MARK"), unpinned("f1"), ended()]))
+    store = await open_store(tmp_path)
+    await apply(store, log.committed, batch=batch)
+
+    while await Eraser(log, store, None).clean_log():
+        pass
+
+    assert b"MARK" not in bytes_of(tmp_path)
+    await store.close()
+    assert left(log)[0] == []

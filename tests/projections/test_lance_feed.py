@@ -287,3 +287,36 @@ async def test_a_rebuild_writes_everything_anew_and_tells_how_far_it_is(tmp_path
     assert [hit.message_id for hit in await store.search(as_query(7), ALL, 1)] == ["m7"]
     assert await store.count() == 25
     await store.stop()
+
+
+async def test_the_nearest_rows_come_with_how_far_the_store_has_come(tmp_path: Path) -> None:
+    async with running(tmp_path, Rows([row(1), row(2), row(3)])) as bench:
+        assert await bench.feed.nearest(as_query(2), ALL, 1) is None
+        await bench.until_fed()
+
+        found = await bench.feed.nearest(as_query(2), ALL, 1)
+
+        assert found is not None
+        assert [hit.message_id for hit in found.hits] == ["m2"]
+        assert found.cursor == 3
+        assert await bench.feed.nearest(as_query(2)[:4], ALL, 1) is None
+
+    assert await bench.feed.nearest(as_query(2), ALL, 1) is None
+    assert bench.counts.failures == []
+
+
+async def test_a_search_that_fails_makes_the_feed_open_the_store_again(tmp_path: Path) -> None:
+    async with running(tmp_path / "lance", Rows([row(1)])) as bench:
+        await bench.until_fed()
+        (tmp_path / "lance").rename(tmp_path / "away")
+        (tmp_path / "lance").write_text("a file where the folder was")
+
+        assert await bench.feed.nearest(as_query(1), ALL, 1) is None
+
+        await bench.until(lambda: bool(bench.counts.failures))
+        (tmp_path / "lance").unlink()
+        (tmp_path / "away").rename(tmp_path / "lance")
+        bench.rows.rows.append(row(2))
+        await bench.until_fed()
+        assert bench.counts.failures[0] == "search"
+        assert await bench.feed.nearest(as_query(1), ALL, 1) is not None

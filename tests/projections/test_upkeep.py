@@ -5,7 +5,7 @@ import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pytest
 
@@ -32,6 +32,18 @@ HISTORY: History = [created(), [said("m1"), embedded("m1")], said("m2"), said("m
 MODEL, DIMENSION = "model-a", 4
 
 
+class Awaited(asyncio.Lock):
+    """A lock that tells when somebody wants it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wanted = asyncio.Event()
+
+    async def acquire(self) -> Literal[True]:
+        self.wanted.set()
+        return await super().acquire()
+
+
 class Scene(NamedTuple):
     """A store folded from a log, LanceDB fed from it, and the upkeep of both."""
 
@@ -40,6 +52,7 @@ class Scene(NamedTuple):
     lance: LanceStore
     upkeep: Upkeep
     path: Path
+    rewriting: Awaited
 
     async def run(self, what: What) -> Job:
         """Run one job to its end."""
@@ -71,6 +84,7 @@ async def scene(
     history: History = HISTORY,
     meanwhile: Callable[[MemoryLog, PrimaryStore], Awaitable[None]] | None = None,
     redis_url: str | None = None,
+    replaced: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Scene]:
     log = MemoryLog(entries_of(history))
     path = folder / "projections.db"
@@ -97,14 +111,15 @@ async def scene(
             await happens(log, store)
         await asyncio.sleep(0)
 
+    rewriting = Awaited()
     upkeep = Upkeep(
         log, store, folder, lance=lambda: LanceStore(uri, model=MODEL, dimension=DIMENSION), feed=feed, redis=redis,
-        log_store=LOG_STORE, clock=clock, sleep=rest,
+        log_store=LOG_STORE, rewriting=rewriting, on_replaced=replaced, clock=clock, sleep=rest,
     )  # fmt: skip
     runs = [feed.run(), *([] if redis is None else [redis.feed.run()])]
     feeding = [asyncio.get_running_loop().create_task(run) for run in runs]
     try:
-        yield Scene(log, store, lance, upkeep, path)
+        yield Scene(log, store, lance, upkeep, path, rewriting)
     finally:
         for task in feeding:
             task.cancel()
@@ -178,6 +193,79 @@ async def test_lancedb_is_dropped_and_written_again(tmp_path: Path) -> None:
             ("lancedb", "message m1, chunk 0", "is missing")
         ]
         assert (await node.run("verify")).findings == []
+
+
+async def test_read_models_that_were_altered_are_as_the_log_says_again(tmp_path: Path) -> None:
+    dropped: list[bool] = []
+    async with scene(tmp_path, replaced=lambda: dropped.append(True)) as node:
+        digests = await node.store.digest()
+        await node.alter("UPDATE contents SET text = 'jello' WHERE text = 'hello'")
+
+        job = await node.run("projections")
+
+        assert (job.state, job.error) == ("done", None)
+        assert dropped == [True]
+        assert scratch_folders(tmp_path) == []
+        assert await node.store.digest() == digests
+
+
+async def test_what_is_written_and_erased_while_the_read_models_are_built_is_in_them(tmp_path: Path) -> None:
+    async def go_on(log: MemoryLog, store: PrimaryStore) -> None:
+        await store.apply([log.append(deleted("m200")), log.append(said("a new one"))])
+        await log.rewrite({201: encode([deleted("m200")])})
+
+    history = [said(f"m{number}") for number in range(300)]
+    async with scene(tmp_path, history, go_on) as node:
+        job = await node.run("projections")
+        await node.store.apply([node.log.append(said("behind it"))])
+
+        assert (job.state, node.store.applied_index) == ("done", 303)
+        assert (await node.store.counts()).messages == 301
+        assert await node.store.erasures(limit=9, log_is_clean=False) != []
+        assert node.store.erasure_wanted.is_set()
+        assert (await node.run("verify")).findings == []
+
+
+async def test_an_erasure_and_the_exchange_of_the_files_wait_for_each_other(tmp_path: Path) -> None:
+    async with scene(tmp_path) as node:
+        before = (tmp_path / "projections.db").stat().st_ino
+        async with node.rewriting:
+            job = node.upkeep.start("projections")
+            working = asyncio.get_running_loop().create_task(node.upkeep.run())
+            node.rewriting.wanted.clear()
+            await node.rewriting.wanted.wait()
+            meanwhile = (tmp_path / "projections.db").stat().st_ino
+        await node.upkeep.wait_ended()
+        working.cancel()
+        await asyncio.wait([working])
+
+    assert meanwhile == before
+    assert job.state == "done"
+    assert (tmp_path / "projections.db").stat().st_ino != before
+
+
+async def test_all_is_the_read_models_and_then_what_is_fed_from_them(tmp_path: Path) -> None:
+    history: History = [*HISTORY, [said("m9"), embedded("m9")]]
+    async with scene(tmp_path, history) as node:
+        await node.alter("UPDATE contents SET text = 'jello' WHERE text = 'hello'")
+
+        job = await node.run("all")
+
+        assert (job.state, job.step) == ("done", "writing vectors to LanceDB")
+        assert [note.split(" ")[:2] for note in job.notes] == [["writes", "waited"]]
+        assert (await node.run("verify")).findings == []
+
+
+async def test_a_log_that_cannot_be_folded_leaves_the_read_models_as_they_are(tmp_path: Path) -> None:
+    async with scene(tmp_path) as node:
+        digests = await node.store.digest()
+        await node.log.rewrite({3: b"no events"})
+
+        job = await node.run("projections")
+
+        assert job.state == "failed"
+        assert await node.store.digest() == digests
+        assert scratch_folders(tmp_path) == []
 
 
 async def test_a_log_that_cannot_be_folded_fails_the_job_alone(tmp_path: Path) -> None:

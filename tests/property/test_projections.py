@@ -56,13 +56,25 @@ def written(draw: st.DrawFn) -> list[Event]:
 
 @st.composite
 def mixed(draw: st.DrawFn) -> list[Event]:
-    """A message and a fact in one entry, which counts as a whole. No command writes two facts into one."""
+    """A message and a fact in one entry, which counts as a whole."""
     session_id = draw(SESSIONS)
     fact: Event = pinned(draw(FACTS), draw(TEXTS), session_id=session_id)
     if draw(st.booleans()):
         fact = unpinned(draw(FACTS), session_id=session_id)
     events: list[Event] = [said(draw(MESSAGES), draw(TEXTS), session_id=session_id), fact]
     return draw(st.permutations(events))
+
+
+@st.composite
+def several_facts(draw: st.DrawFn) -> list[Event]:
+    """Facts in one entry, which may get in each other's way. No command writes such."""
+    session_id = draw(SESSIONS)
+    return [
+        pinned(draw(FACTS), draw(TEXTS), session_id=session_id)
+        if draw(st.booleans())
+        else unpinned(draw(FACTS), session_id=session_id)
+        for _ in range(draw(st.integers(2, 3)))
+    ]
 
 
 @st.composite
@@ -118,7 +130,7 @@ def as_log(history: Sequence[Sequence[Event]]) -> list[Entry]:
     return [Entry(index, encode(events) if events else ERASED) for index, events in enumerate(history, start=1)]
 
 
-ENTRIES = st.one_of(written(), written(), mixed(), worked(), others())
+ENTRIES = st.one_of(written(), written(), mixed(), several_facts(), worked(), others())
 HISTORIES = st.lists(ENTRIES, min_size=1, max_size=25).map(as_log)
 
 
@@ -157,11 +169,23 @@ async def erased(entries: Sequence[Entry], every: int) -> tuple[MemoryLog, dict[
     return log, digest
 
 
+THE_SAME_TEXT_PINNED_AGAIN_AT_ONCE = entries_of([[pinned("f1"), unpinned("f1"), pinned("f2")]])
+ANOTHER_TEXT_UNDER_THE_SAME_ID = entries_of(
+    [
+        [pinned("f1", "secret-a"), pinned("f2", "secret-b")],
+        [pinned("f3", "secret-a"), pinned("f2", "secret-a")],
+        unpinned("f2"),
+    ]
+)
+PINNED_TWICE_UNDER_ONE_ID = entries_of([[pinned("f1", "secret-a"), unpinned("f1"), pinned("f1", "secret-b")]])
 ORDINALS_BEHIND_A_DELETION = entries_of([said("m1"), said("m2"), deleted("m1"), said("m3")])
 
 
 @given(HISTORIES, st.integers(1, 8))
 @example(ORDINALS_BEHIND_A_DELETION, 8)
+@example(THE_SAME_TEXT_PINNED_AGAIN_AT_ONCE, 8)
+@example(ANOTHER_TEXT_UNDER_THE_SAME_ID, 8)
+@example(PINNED_TWICE_UNDER_ONE_ID, 8)
 def test_an_erased_history_folds_to_the_same_state_as_the_full_one(entries: list[Entry], every: int) -> None:
     """`every`: the eraser runs after so many entries, so some are rewritten once and some again."""
 
@@ -193,8 +217,12 @@ SAME_TEXT_UNDER_ANOTHER_ID = [
 ]
 
 
+FACTS_THAT_WERE_NEVER_PINNED = [[said("m1", session_id="s1")], [pinned("f1", t, session_id="s1") for t in "ab"]]
+
+
 @given(st.lists(ENTRIES, max_size=25), st.sampled_from(EVERYTHING_FORGOTTEN), st.integers(1, 8))
 @example(SAME_TEXT_UNDER_ANOTHER_ID, EVERYTHING_FORGOTTEN[1], 8)
+@example(FACTS_THAT_WERE_NEVER_PINNED, EVERYTHING_FORGOTTEN[1], 1)
 def test_nothing_of_what_was_written_is_left_once_all_of_it_is_forgotten(
     history: list[list[Event]], deletions: list[list[Event]], every: int
 ) -> None:

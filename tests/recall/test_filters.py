@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engram.events import Scalar
 from engram.projections.rows import LabelRow, MessageRow, SessionRow
-from engram.recall.filters import All, Comparison, Condition, Labels, Not, Operator, Some, mask
+from engram.recall.filters import All, Comparison, Condition, Labels, Not, Operator, Some, mask, may_hold
 from engram.recall.labels import LabelCache
 from tests.recall.conversation import START_MS, MemoryReads, index_of, said
 from tests.recall.test_search import searcher_of
@@ -99,6 +99,27 @@ def labels_of(rows: Sequence[MessageRow]) -> Labels:
         [row.name for row in rows],
         [row.metadata for row in rows],
     )
+
+
+@given(messages(), conditions, st.none() | st.sampled_from(TEXTS))
+def test_a_session_that_cannot_hold_what_fits_holds_none(
+    rows: list[MessageRow], condition: Condition, user: str | None
+) -> None:
+    session = MemoryReads().row()._replace(user_id=user)
+
+    assert may_hold(condition, session) or not mask(condition, session, index_of(rows).rows, labels_of(rows)).any()
+
+
+def test_what_the_session_decides_does_not_wait_for_its_messages() -> None:
+    session = MemoryReads().row()._replace(user_id="ann")
+    hers, said_by_user = Comparison("user_id", "eq", ["ann"]), Comparison("role", "eq", ["user"])
+
+    assert may_hold(hers, session)
+    assert may_hold(All([hers, said_by_user]), session)
+    assert may_hold(Not(said_by_user), session)
+    assert not may_hold(Not(hers), session)
+    assert not may_hold(All([Not(hers), said_by_user]), session)
+    assert not may_hold(Not(Some([hers, said_by_user])), session)
 
 
 @given(messages(), conditions, st.none() | st.sampled_from(TEXTS))

@@ -135,14 +135,13 @@ def test_an_assistants_row_counts_half() -> None:
     assert order(messages, "lake") == [1, 0]
 
 
-def test_an_assistants_row_counts_whole_when_it_is_asked_about() -> None:
-    messages = [said(0, "blue lake trip", "assistant", when_ms=0), said(1, "lake", when_ms=DAY_MS)]
+@pytest.mark.parametrize(("query", "share"), [("which lake did you suggest", 1.0), ("which lake was it", 0.5)])
+def test_an_assistants_row_counts_whole_when_it_is_asked_about(query: str, share: float) -> None:
+    index = index_of([said(0, "lake", "assistant", when_ms=0), said(1, "lake", when_ms=DAY_MS)])
 
-    assert order(messages, "blue lake trip") == [0, 1]
-    asked = search([index_of(messages)], "What blue lake trip did you suggest?")
-    plain = search([index_of(messages)], "What blue lake trip shall we suggest?")
-    assert asked[0].ordinal == plain[0].ordinal == 0
-    assert asked[0].score > plain[0].score
+    row = recipe.scored([index], understand(query, START_MS), lambda _: None).evidence["row"]
+
+    assert row[0] == pytest.approx(share * row[1])
 
 
 def test_of_rows_that_fit_as_well_the_assistants_comes_last() -> None:

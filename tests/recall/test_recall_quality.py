@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.recall_ablation import CHANGES, changed
 from benchmarks.recall_data import FILES, load
 from benchmarks.recall_quality import DATA, measure, score
 from engram.inference.builtin import BuiltinEmbedder
+from engram.recall import rank
 
 
 def test_measures_are_those_of_their_definitions() -> None:
@@ -29,3 +31,13 @@ def test_the_recipe_finds_clearly_more_than_plain_methods(name: str, level: str,
     found = {line.method: line.measures["NDCG@10"] for line in lines if line.level == level}
     assert found["engram"] > floor
     assert found["engram"] > max(found["plain BM25"], found["plain dense"]) + 0.05
+
+
+def test_a_changed_step_is_as_before_afterwards() -> None:
+    before = dict(vars(rank))
+
+    for constants in CHANGES.values():
+        with changed(constants):
+            assert {name: getattr(rank, name) for name in constants} == constants
+
+    assert dict(vars(rank)) == before

@@ -106,3 +106,19 @@ async def test_a_session_that_lost_a_message_meanwhile_is_not_sealed() -> None:
 
     indexes.close()
     assert reads.sessions[1].blob is None
+
+
+async def test_read_models_that_were_built_again_have_no_blob_and_get_one() -> None:
+    reads = MemoryReads()
+    talk(reads, ROWS_MIN * SHARE * 2)
+    indexes = Indexes(reads, cache_bytes_max=10**8)
+    sealer = Sealer(reads, indexes, SystemClock(), rests=0)
+    await sealer.seal_due()
+    talk(reads, ROWS_MIN)
+    assert await sealer.seal_due() == 0
+
+    reads.sessions[1].blob = None
+    indexes.drop()
+
+    assert await sealer.seal_due() == 1
+    indexes.close()

@@ -211,6 +211,7 @@ class Folding:
         if store is not self._store:
             return
         store.connection.execute("BEGIN")
+        sqlite_writes.drop_texts(store.connection, erasures)
         sqlite_writes.end_erasures(store.connection, erasures, log_only=True)
         store.connection.execute("COMMIT")
         self._is_erasing = False

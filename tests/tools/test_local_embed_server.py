@@ -88,7 +88,8 @@ async def test_it_says_that_it_is_there_and_what_it_runs(url: str) -> None:
 
 
 def test_more_numbers_than_the_model_has_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--embedding-dimension", "257"]) == 2
+    assert "--embedding-dimension is 257: vectors of builtin have 256 numbers" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        main(["--embedding-dimension", "257"])
-
-    assert "'257' is no integer from 1 to 256" in capsys.readouterr().err
+        main(["--embedding-dimension", "385"])
+    assert "'385' is no integer from 1 to 384" in capsys.readouterr().err
