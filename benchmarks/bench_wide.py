@@ -33,12 +33,12 @@ from engram.projections.lance_store import LanceStore
 from engram.projections.sqlite_store import PrimaryStore
 from engram.recall.sealing import Sealer
 from engram.recall.search import Searcher, SearchResult
-from engram.recall.wide import SCOPE_ROWS_MAX
 
 RESULTS = Path(__file__).parent / "results"
 SIZE, QUICK_SIZE = (400, 500), (40, 100)
 """Sessions, and messages in each."""
 SEARCHES, QUICK_SEARCHES = 20, 3
+FULL_BOUND = 50_000
 QUICK_BOUND = 1_000
 CACHE_BYTES = 256 * 1024 * 1024
 AT_MS = 1_777_593_600_000
@@ -167,7 +167,7 @@ async def _search(folder: Path, way: str, *, quick: bool) -> Line:
         log_last_index=store.applied_index,
         options=Options(),
     )
-    bound = QUICK_BOUND if quick else SCOPE_ROWS_MAX
+    bound = QUICK_BOUND if quick else FULL_BOUND
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(feed.run())
         while way == "nearest" and not feed.status().ready:  # noqa: ASYNC110  it tells nobody that it is open

@@ -17,8 +17,11 @@ from engram.projections.rows import SessionRow
 from engram.recall.explanation import ChosenBy
 from engram.recall.filters import Condition, may_hold
 
-SCOPE_ROWS_MAX: Final = 50_000
-"""Messages of several sessions that are searched together: all of them are in memory at once, about 1 KB each."""
+SCOPE_ROWS_MAX: Final = 200_000
+"""Messages of several sessions that are searched together: all of them are in memory at once, about 1 KB each.
+
+Up to here searching all of them costs less than asking LanceDB which to search (benchmarks/README.md, `bench_wide.py`).
+"""
 
 NEAREST_ROWS: Final = 1_000
 """The long-term store is asked for so many: five times what a search can return, as one session has many of them."""
