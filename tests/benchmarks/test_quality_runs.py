@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from tests.server_process import PROJECT, ServerProcess, find_free_port
 
 Main = Callable[[Sequence[str]], int]
 
+POLL_S = 0.02
+
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -30,6 +33,12 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text())
+
+
+def rows_of(out: Path) -> list[Any]:
+    """Return what a run has written of its results by now."""
+    path = out / "retrieval_results.json"
+    return list(read(path)) if path.exists() else []
 
 
 def sessions(url: str) -> list[Any]:
@@ -139,11 +148,12 @@ def test_a_run_that_was_killed_goes_on_where_it_was(url: str, tmp_path: Path) ->
     script = PROJECT / "benchmarks" / "longmemeval_engram.py"
     slow = [sys.executable, str(script), *asked, "--sleep-between-messages", "0.03"]
     run = subprocess.Popen(slow, cwd=PROJECT, env={**os.environ, "PYTHONPATH": str(PROJECT)})
-    while run.poll() is None and not (out / "retrieval_results.json").exists():
-        pass
+    while run.poll() is None and not rows_of(out):
+        with suppress(subprocess.TimeoutExpired):
+            run.wait(POLL_S)
     run.send_signal(signal.SIGKILL)
     run.wait()
-    before = read(out / "retrieval_results.json")
+    before = rows_of(out)
 
     code = longmemeval_engram.main([*asked, "--resume"])
 

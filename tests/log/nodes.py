@@ -22,7 +22,7 @@ from engram.log.handshake import Identity
 from engram.log.peer import Options
 from engram.log.storage import MemoryStorage
 from engram.log.transport import Transport
-from tests.cluster.waiting import POLL_S, pause
+from tests.cluster.waiting import pause
 
 CLUSTER_ID = "7c9e6679"
 HOST = "127.0.0.1"
@@ -127,6 +127,9 @@ class Mailbox:
         await self.until(lambda mailbox: len(mailbox.messages) >= count)
 
 
+REST_S = 0.001
+
+
 async def until(holds: Callable[[], bool], within_s: float = 20) -> None:
     """Wait for something that nobody tells of.
 
@@ -135,7 +138,7 @@ async def until(holds: Callable[[], bool], within_s: float = 20) -> None:
     """
     async with asyncio.timeout(within_s):
         while not holds():
-            await pause(POLL_S)
+            await pause(REST_S)
 
 
 def make_transport(
