@@ -445,7 +445,9 @@ async def test_who_dials_refuses_another_disk_too() -> None:
         caller_mailbox.stores = {2: "another"}
         other_mailbox.admits.set()
 
-        await until(lambda: caller.status()[2].refusal is Refusal.WRONG_STORE)
+        async with asyncio.timeout(20):
+            while caller.status()[2].refusal is not Refusal.WRONG_STORE:  # noqa: ASYNC110  the next dial ends otherwise
+                await asyncio.sleep(0)
         assert "node 2 has store 'store-2', and is known with 'another'" in caller.status()[2].last_error
         assert caller_mailbox.welcomes == []
 
