@@ -117,6 +117,7 @@ class Run:
                 for haystack in haystacks:
                     questions = [asked for asked in haystack.questions if asked.question_id not in done]
                     if not questions:
+                        self._forget_last(haystack, notebook)
                         continue
                     progress.update(task, description=f"writing {haystack.name}")
                     written = self._write(haystack)
@@ -126,10 +127,21 @@ class Run:
                         notebook.add(ask(asked))
                         progress.advance(task)
                         self._tell(next(count), total, asked)
-                    if not self._options.keep_sessions:
-                        self._memory.delete_session(written.session_id)
+                    self._forget(written.session_id)
             finally:
                 notebook.flush()
+
+    def _forget_last(self, haystack: Haystack, notebook: Notebook) -> None:  # type: ignore[type-arg]
+        """Delete what a run that was killed may have left: it kept its last row, and came no further."""
+        if notebook.rows and notebook.rows[-1].question_id in {asked.question_id for asked in haystack.questions}:
+            self._forget(self._session_id(haystack))
+
+    def _forget(self, session_id: str) -> None:
+        if not self._options.keep_sessions:
+            self._memory.delete_session(session_id)
+
+    def _session_id(self, haystack: Haystack) -> str:
+        return f"{self._run_id}:{haystack.name}"[:200]
 
     def _tell(self, number: int, total: int, asked: Asked) -> None:
         if number % self._options.progress_every == 0 or number == total:
@@ -137,7 +149,7 @@ class Run:
 
     def _write(self, haystack: Haystack) -> Written:
         """Write a conversation and wait until all of it can be found."""
-        session_id = self._memory.open_session(f"{self._run_id}:{haystack.name}"[:200])
+        session_id = self._memory.open_session(self._session_id(haystack))
         messages, places, texts = self._messages(haystack)
         started_s = time.perf_counter()
         if self._options.sleep_between_messages > 0:

@@ -287,8 +287,9 @@ async def _open(path: Path, boot_id: str | None) -> tuple[Database, Database, tu
         try:
             refusal = await writer.run(partial(_prepare, boot_id=boot_id))
             if refusal is None:
+                applied = await writer.run(_applied)
                 reader = await Database.open(path, _READER_SETTINGS, busy_timeout_s=BUSY_TIMEOUT_S, read_only=True)
-                return writer, reader, await writer.run(_applied)
+                return writer, reader, applied  # nothing is awaited in between: cancelled there, it would stay open
         except CorruptionError as error:
             refusal = str(error)
         except BaseException:

@@ -234,7 +234,6 @@ async def running_node(folder: Path) -> AsyncIterator[Node]:
     try:
         yield node
     finally:
-        await node.upkeep.wait_ended()  # cancelled while it opens a file, it would leave that to the collector
         running.cancel()
         await asyncio.wait([running])
         node.searcher.close()

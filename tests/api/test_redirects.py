@@ -76,7 +76,6 @@ async def test_a_node_verifies_itself_whoever_leads(follower: FakeCluster, http:
     assert (await answer.json())["what"] == "verify"
 
 
-@pytest.mark.timeout(120)
 async def test_a_node_rebuilds_its_own_whoever_leads(follower: FakeCluster, http: ClientSession) -> None:
     answer = await http.post("/admin/rebuild", json={"what": "lancedb"}, allow_redirects=False)
 

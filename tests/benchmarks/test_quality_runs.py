@@ -46,6 +46,10 @@ def sessions(url: str) -> list[Any]:
         return list(json.load(answer)["sessions"])
 
 
+def forget(url: str, session_id: str) -> None:
+    urllib.request.urlopen(urllib.request.Request(f"{url}/sessions/{session_id}", method="DELETE"), timeout=10).close()
+
+
 def arguments(url: str, dataset: Path, out: Path, *others: str) -> list[str]:
     return ["--engram-url", url, "--dataset", str(dataset), "--output-dir", str(out), "--no-plot", *others]
 
@@ -162,7 +166,23 @@ def test_a_run_that_was_killed_goes_on_where_it_was(url: str, tmp_path: Path) ->
     assert 0 < len(before) < 8
     assert after[: len(before)] == before
     assert [row["question_id"] for row in after] == [f"q{number}" for number in range(1, 8)] + ["q8_abs"]
-    assert len(sessions(url)) <= 1  # of the question whose row was written when the kill came before its deletion
+    assert sessions(url) == []
+
+
+def test_a_run_that_was_killed_before_it_forgot_its_last_conversation_forgets_it_when_it_goes_on(
+    url: str, tmp_path: Path
+) -> None:
+    dataset = write(tmp_path / "lme.json", quality_sets.longmemeval())
+    asked = arguments(url, dataset, tmp_path / "out", "--no-baselines")
+    longmemeval_engram.main([*asked, "--keep-sessions"])
+    left = sessions(url)
+
+    code = longmemeval_engram.main([*asked, "--resume"])
+
+    assert code == 0
+    assert len(left) == 2
+    assert [session["session_id"].rpartition(":")[2] for session in sessions(url)] == ["q1"]
+    forget(url, sessions(url)[0]["session_id"])
 
 
 def test_a_run_is_not_gone_on_with_by_other_options(
