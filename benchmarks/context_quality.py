@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.recall_data import FILES, Conversation, Question, Said, load
+from benchmarks.recall_data import FILES, SESSION_KEY, Conversation, Question, Said, load, row_of
 from engram.events import TENANT_DEFAULT
 from engram.inference.builtin import BuiltinEmbedder
 from engram.inference.tokens import TokenCounter
@@ -46,7 +46,6 @@ SHORT_TERM_COUNT = 20
 CACHE_BYTES = 64 * 1024 * 1024
 AIM = 0.95
 AIM_TOKENS = 2_000
-SESSION_KEY = 1
 
 
 class Talk(NamedTuple):
@@ -64,7 +63,7 @@ class Told:
 
     def __init__(self, messages: Sequence[Said], embedder: BuiltinEmbedder, tokens: TokenCounter) -> None:
         counts = tokens.count_all([message.text for message in messages])
-        self._rows = [_row(place, *pair) for place, pair in enumerate(zip(messages, counts, strict=True))]
+        self._rows = [row_of(place, *pair) for place, pair in enumerate(zip(messages, counts, strict=True))]
         vectors = embedder.embed([message.text for message in messages]).astype("<f2")
         self._vectors = [VectorRow(place, 0, 0, vector.tobytes()) for place, vector in enumerate(vectors)]
         self.session = _session(len(messages))
@@ -159,7 +158,7 @@ async def measure(
 
 
 async def _found(told: Told, searcher: Searcher, question: Question) -> list[MessageRow]:
-    found = await searcher.search([told.session], question.text, top_k=10**6, now_ms=_milliseconds(question))
+    found = await searcher.search([told.session], question.text, top_k=10**6, now_ms=question.now_ms)
     return [hit.message for hit in found.hits]
 
 
@@ -201,7 +200,7 @@ async def _context(reader: ContextReader, question: Question, budget: int) -> Co
         similarity_threshold=None,
         long_term_top_k=LONG_TERM_TOP_K,
         query=question.text,
-        now_ms=_milliseconds(question),
+        now_ms=question.now_ms,
         scope="session",
         format="text",
     )
@@ -298,27 +297,6 @@ def _session(size: int) -> SessionRow:
         vectors_index=1,
         deletions=0,
     )
-
-
-def _row(place: int, message: Said, tokens: int) -> MessageRow:
-    return MessageRow(
-        session_key=SESSION_KEY,
-        ordinal=place,
-        message_id=message.message_id,
-        role=message.role,
-        name=None,
-        text=message.text,
-        tokens=tokens,
-        occurred_at_ms=int(message.when.timestamp() * 1000),
-        at_ms=0,
-        log_index=place + 1,
-        metadata={},
-        embedding="done",
-    )
-
-
-def _milliseconds(question: Question) -> int:
-    return int(question.now.timestamp() * 1000)
 
 
 if __name__ == "__main__":

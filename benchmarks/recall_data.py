@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from engram.events import Role
+from engram.projections.rows import MessageRow
 
 FILES = {
     "LongMemEval": "longmemeval_s_dev.json.xz",
@@ -33,6 +34,8 @@ BEAM_ABILITIES = (
     "multi_session_reasoning",
 )
 LOCOMO_UNANSWERABLE = 5
+
+SESSION_KEY = 1
 
 Json = Any
 Evidence = Mapping[tuple[int, int], Sequence[str]]
@@ -56,12 +59,35 @@ class Question(NamedTuple):
     messages: frozenset[str]
     sessions: frozenset[str]
 
+    @property
+    def now_ms(self) -> int:
+        """The time at which it is asked, in milliseconds since 1970."""
+        return int(self.now.timestamp() * 1000)
+
 
 class Conversation(NamedTuple):
     """All that was said before the questions are asked."""
 
     messages: Sequence[Said]
     questions: Sequence[Question]
+
+
+def row_of(place: int, message: Said, tokens: int = 0) -> MessageRow:
+    """Return a message as the read models would have it, the conversation being their only session."""
+    return MessageRow(
+        session_key=SESSION_KEY,
+        ordinal=place,
+        message_id=message.message_id,
+        role=message.role,
+        name=None,
+        text=message.text,
+        tokens=tokens,
+        occurred_at_ms=int(message.when.timestamp() * 1000),
+        at_ms=0,
+        log_index=place + 1,
+        metadata={},
+        embedding="done",
+    )
 
 
 def load(name: str, folder: Path) -> list[Conversation]:

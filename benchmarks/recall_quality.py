@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.recall_data import FILES, Conversation, Question, Said, load
+from benchmarks.recall_data import FILES, Conversation, Question, Said, load, row_of
 from engram.inference.builtin import BuiltinEmbedder
-from engram.projections.rows import MessageRow, RecallDelta, VectorRow
+from engram.projections.rows import RecallDelta, VectorRow
 from engram.recall.index import SessionIndex
 from engram.recall.rank import rank, understand
 from engram.recall.terms import terms, words
@@ -86,13 +86,13 @@ class Recipe:
         self._index = SessionIndex.empty()
         self._index.fold(
             RecallDelta(
-                [_row(place, message) for place, message in enumerate(messages)],
+                [row_of(place, message) for place, message in enumerate(messages)],
                 [VectorRow(place, 0, 0, vector.tobytes()) for place, vector in enumerate(vectors)],
             )
         )
 
     def find(self, question: Question) -> Sequence[int]:
-        query = understand(question.text, _milliseconds(question))
+        query = understand(question.text, question.now_ms)
         return [row.ordinal for row in rank([self._index], query, self._embedder.embed_query, HITS)]
 
 
@@ -212,27 +212,6 @@ def _table(lines: Sequence[Line]) -> Table:
 
 def _best(scores: np.ndarray) -> Sequence[int]:
     return [int(place) for place in np.argsort(-scores, kind="stable")[:HITS]]
-
-
-def _row(place: int, message: Said) -> MessageRow:
-    return MessageRow(
-        session_key=1,
-        ordinal=place,
-        message_id=message.message_id,
-        role=message.role,
-        name=None,
-        text=message.text,
-        tokens=0,
-        occurred_at_ms=int(message.when.timestamp() * 1000),
-        at_ms=0,
-        log_index=place + 1,
-        metadata={},
-        embedding="done",
-    )
-
-
-def _milliseconds(question: Question) -> int:
-    return int(question.now.timestamp() * 1000)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from engram.api.services import Services
 from engram.api.sessions import find_session
 from engram.errors import NotReadyError
 from engram.events import decode
+from engram.projections.entries import LogEntry
 from engram.projections.ledger import Decoded
-from engram.projections.past import LogEntry
 from engram.projections.slots import ENTRY_BITS, first_slot, log_index_of
 from engram.projections.sqlite_store import NORMAL
 

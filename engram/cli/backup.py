@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 
 from engram import __version__
 from engram.cli.clean import open_clean_log
-from engram.cli.files import new_file
+from engram.cli.files import new_file, write_checked
 from engram.cli.progress import Progress
 from engram.cli.remote import stream_from
 from engram.clock import Clock, SystemClock
@@ -46,10 +46,7 @@ async def run(config: Config, wanted: Wanted, progress: Progress) -> int:
     path = await asyncio.to_thread(_path, wanted.target, SystemClock())
     reader = BackupReader()
     async with _source(config, wanted, progress) as parts, new_file(path) as file:
-        async for part in parts:
-            for _ in reader.feed(part):
-                pass
-            await file.write(part)
+        await write_checked(parts, reader, file)
         tail = reader.finish()
     progress.say(f"{path} holds the log up to entry {tail.index}, {tail.rows} rows")
     return 0
@@ -59,7 +56,7 @@ async def run(config: Config, wanted: Wanted, progress: Progress) -> int:
 async def _source(config: Config, wanted: Wanted, progress: Progress) -> AsyncIterator[AsyncGenerator[bytes]]:
     if wanted.url is not None:
         progress.say(f"backing up the node at {wanted.url}")
-        async with stream_from(wanted.url, "/backup") as parts, aclosing(parts):
+        async with stream_from(wanted.url, "/backup") as parts:
             yield parts
         return
     async with open_clean_log(config, progress) as (log, stopped):

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import aclosing
 from typing import NamedTuple, Self, TextIO
 from urllib.parse import quote, urlencode
 
@@ -86,7 +85,7 @@ async def run(config: Config, wanted: Wanted, out: TextIO, progress: Progress) -
 async def _running(url: str, wanted: Wanted) -> DifferenceView:
     query = {"from": wanted.first, "to": wanted.last, "query": wanted.query}
     asked = urlencode({name: value for name, value in query.items() if value is not None})
-    async with stream_from(url, f"/sessions/{quote(wanted.session, safe='')}/diff?{asked}") as parts, aclosing(parts):
+    async with stream_from(url, f"/sessions/{quote(wanted.session, safe='')}/diff?{asked}") as parts:
         data = b"".join([part async for part in parts])
     try:
         return msgspec.json.decode(data, type=DifferenceView)

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from engram import __version__
 from engram.cli.clean import open_clean_log
-from engram.cli.files import output
+from engram.cli.files import output, write_checked
 from engram.cli.progress import Progress
 from engram.cli.remote import stream_from
 from engram.clock import SystemClock
@@ -48,10 +48,7 @@ async def run(config: Config, wanted: Wanted, progress: Progress) -> int:
     """
     reader = ExportReader()
     async with _source(config, wanted, progress) as parts, output(wanted.file) as file:
-        async for part in parts:
-            for _ in reader.feed(part):
-                pass
-            await file.write(part)
+        await write_checked(parts, reader, file)
         end = reader.finish()
     progress.say(f"{end.events} events in {end.entries} entries, up to log entry {end.index}")
     return 0
@@ -60,7 +57,7 @@ async def run(config: Config, wanted: Wanted, progress: Progress) -> int:
 @asynccontextmanager
 async def _source(config: Config, wanted: Wanted, progress: Progress) -> AsyncIterator[AsyncGenerator[bytes]]:
     if wanted.url is not None:
-        async with stream_from(wanted.url, f"/export?{wanted.query()}") as parts, aclosing(parts):
+        async with stream_from(wanted.url, f"/export?{wanted.query()}") as parts:
             yield parts
         return
     async with open_clean_log(config, progress) as (log, stopped):

@@ -3,10 +3,10 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from engram.database import rename_durably
 from engram.errors import ConfigError, StorageError
@@ -42,6 +42,21 @@ class Output:
             raise
         except OSError as error:
             raise StorageError(f"{self._name}: {error.strerror}") from error
+
+
+class Reader(Protocol):
+    """Checks what is written."""
+
+    def feed(self, data: bytes) -> Iterable[object]:
+        """Yield what is whole in what came so far; raises where it is not as it was written."""
+
+
+async def write_checked(parts: AsyncIterable[bytes], reader: Reader, file: Output) -> None:
+    """Write `parts` after each was read back in passing; raises what `reader` and `file` do."""
+    async for part in parts:
+        for _ in reader.feed(part):
+            pass
+        await file.write(part)
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """What a command sends to a running node, and takes from it, as a stream."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import aiohttp
 import msgspec
@@ -30,7 +30,8 @@ async def stream_from(url: str, path: str) -> AsyncIterator[AsyncGenerator[bytes
         async with aiohttp.ClientSession(timeout=timeout) as client, client.get(url + path) as answer:
             if not answer.ok:
                 raise refusal(url, answer.status, await answer.read())
-            yield _parts(answer, url)
+            async with aclosing(_parts(answer, url)) as parts:
+                yield parts
     except (aiohttp.ClientError, OSError) as error:
         raise RemoteError(f"no node answers at {url}{path}: {str(error) or type(error).__name__}") from None
 

@@ -16,7 +16,7 @@ import msgspec
 
 from engram.errors import CorruptionError
 from engram.log.consensus.types import Entry, EntryKind
-from engram.moving.rows import Row
+from engram.projections.entries import LogEntry
 
 MAGIC = b"engram backup 1\n"
 """Anything that changes what a reader must know changes the number."""
@@ -93,7 +93,7 @@ class BackupWriter:
         """Return the first bytes."""
         return self._sum(MAGIC + _frame(head))
 
-    def add(self, entries: Sequence[Row]) -> Iterator[bytes]:
+    def add(self, entries: Sequence[LogEntry]) -> Iterator[bytes]:
         """Yield the bytes of `entries`, which follow on those before."""
         for part in _parts(entries):
             assert part[0].index > self._last[0], "rows are added in order"
@@ -230,8 +230,8 @@ def _frame(content: Frame) -> bytes:
     return _PREFIX.pack(len(payload), int(google_crc32c.value(payload))) + payload
 
 
-def _parts(entries: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    part: list[Row] = []
+def _parts(entries: Sequence[LogEntry]) -> Iterator[Sequence[LogEntry]]:
+    part: list[LogEntry] = []
     size = 0
     for entry in entries:
         if part and size + len(entry.data) + ROW_BYTES > FRAME_BYTES:

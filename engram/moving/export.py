@@ -7,7 +7,8 @@ from engram.errors import CorruptionError
 from engram.events import decode
 from engram.log.consensus.types import EntryKind
 from engram.moving.export_format import ExportHead, ExportWriter
-from engram.moving.rows import Log, Row, rows_at_one_index
+from engram.moving.rows import Log, rows_at_one_index
+from engram.projections.entries import LogEntry
 
 PART_BYTES = 256 * 1024
 """Lines are handed out in parts of about this size."""
@@ -35,7 +36,7 @@ async def export(log: Log, head: ExportHead) -> AsyncGenerator[bytes]:
     yield bytes(part) + writer.end(index)
 
 
-def _line(writer: ExportWriter, row: Row, session_id: str | None) -> bytes:
+def _line(writer: ExportWriter, row: LogEntry, session_id: str | None) -> bytes:
     if row.kind != EntryKind.NORMAL or not row.data:
         return b""
     try:

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from engram.errors import OverloadedError
+from engram.projections.entries import LogEntry
 
 CHUNK_ROWS = 512
 """Rows read at a time: an append waits for a few milliseconds at most."""
@@ -16,26 +17,6 @@ CHUNK_ROWS = 512
 ROUNDS_MAX = 1000
 """Each goes on from where the last one ended, and is short after the first. Deletions without a pause could make it
 endless."""
-
-
-class Row(Protocol):
-    """A row of the log."""
-
-    @property
-    def index(self) -> int:
-        """Where it stands."""
-
-    @property
-    def term(self) -> int:
-        """The term it was proposed in."""
-
-    @property
-    def kind(self) -> int:
-        """0 when `data` holds events."""
-
-    @property
-    def data(self) -> bytes:
-        """Events, or nothing when they were erased."""
 
 
 class Log(Protocol):
@@ -49,11 +30,11 @@ class Log(Protocol):
     def rewrites(self) -> int:
         """How often rows were rewritten; counted before any of them is."""
 
-    async def read(self, after: int, limit: int) -> Sequence[Row]:
+    async def read(self, after: int, limit: int) -> Sequence[LogEntry]:
         """Return the first `limit` committed entries above `after`, or fewer, but at least one if there is one."""
 
 
-async def rows_at_one_index(log: Log, after: int = 0) -> AsyncGenerator[Sequence[Row]]:
+async def rows_at_one_index(log: Log, after: int = 0) -> AsyncGenerator[Sequence[LogEntry]]:
     """Yield the committed rows above `after`; when it ends, those yielded are the log as it was at the last of them.
 
     Raises:

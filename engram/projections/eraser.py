@@ -14,6 +14,7 @@ import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
+from engram.projections.entries import LogEntry
 from engram.projections.erasures import Erasure, Kind, rewrite
 from engram.projections.sqlite_reads import Trace
 
@@ -24,18 +25,6 @@ BATCH: int = 256
 
 ENTRIES_MAX: int = 4_096
 """Entries rewritten at a time: each may have 4 MiB, though few have."""
-
-
-class LogEntry(Protocol):
-    """The part of a log entry that is looked at."""
-
-    @property
-    def index(self) -> int:
-        """Where it stands."""
-
-    @property
-    def data(self) -> bytes:
-        """Its payload."""
 
 
 class Log(Protocol):

@@ -14,6 +14,7 @@ import msgspec
 from engram.database import Connection
 from engram.events import TENANT_DEFAULT, Event, MessageEmbedded, Visibility, WorkAbandoned, decode
 from engram.projections import sqlite_past
+from engram.projections.entries import LogEntry
 from engram.projections.rows import EmbeddingStatus, FactRow, MessageRow, SessionRow, VectorRow
 from engram.projections.sqlite_past import Doubt
 from engram.projections.sqlite_reads import Conversation
@@ -31,22 +32,6 @@ TIMELINE_MAX: Final = 1_024
 """Places of a session's timeline that are taken at a time."""
 
 Answer = TypeVar("Answer")
-
-
-class LogEntry(Protocol):
-    """The part of a log entry that is looked at."""
-
-    @property
-    def index(self) -> int:
-        """Where it stands."""
-
-    @property
-    def kind(self) -> int:
-        """0 when `data` holds events."""
-
-    @property
-    def data(self) -> bytes:
-        """Events, or nothing when they were erased."""
 
 
 class Log(Protocol):

@@ -8,7 +8,8 @@ import msgspec
 
 from engram.database import Connection
 from engram.projections import stamps
-from engram.projections.past import NORMAL, Log, LogEntry
+from engram.projections.entries import LogEntry
+from engram.projections.past import NORMAL, Log
 
 READ_ENTRIES_MAX: Final = 256
 """Entries that are looked at in one go."""

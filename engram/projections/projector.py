@@ -7,7 +7,7 @@ from itertools import count
 from typing import Protocol
 
 from engram.errors import CorruptionError, NoLeaderError, NotReadyError, TimedOutError
-from engram.projections.sqlite_store import LogEntry
+from engram.projections.entries import LogEntry
 from engram.projections.verdicts import Verdict
 
 

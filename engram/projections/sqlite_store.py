@@ -10,12 +10,13 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol, Self
+from typing import Final, NamedTuple, Self
 
 from engram.database import Connection, Database, Format, Setting, file_format, quick_check, stamp
 from engram.errors import CorruptionError, StorageError
 from engram.events import decode
 from engram.projections import digest, ledger, sqlite_reads, sqlite_writes, stamps
+from engram.projections.entries import LogEntry
 from engram.projections.erasures import Erasure
 from engram.projections.ledger import Decoded
 from engram.projections.lives import Life, View
@@ -48,26 +49,6 @@ _SETTINGS: Final = (
 )
 _READER_SETTINGS: Final = (Setting("cache_size", -16_000), Setting("temp_store", 2), Setting("query_only", 1))
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-
-
-class LogEntry(Protocol):
-    """The part of a log entry that a fold looks at."""
-
-    @property
-    def index(self) -> int:
-        """Where it stands."""
-
-    @property
-    def term(self) -> int:
-        """The term it was proposed in."""
-
-    @property
-    def kind(self) -> int:
-        """0 when `data` holds events."""
-
-    @property
-    def data(self) -> bytes:
-        """Events, or nothing when they were erased."""
 
 
 class Applied(NamedTuple):

@@ -18,13 +18,14 @@ from engram.clock import Clock
 from engram.errors import ConflictError, CorruptionError, EngramError, InvalidError
 from engram.projections import comparison, lance_comparison, redis_comparison
 from engram.projections.comparison import compare
+from engram.projections.entries import LogEntry
 from engram.projections.lance_feed import LanceFeed
 from engram.projections.lance_store import LanceError, LanceStore
 from engram.projections.redis_projection import RedisProjection
 from engram.projections.redis_store import RedisFailedError
 from engram.projections.scratch import REBUILD, VERIFY, scratch
 from engram.projections.sqlite_slices import count_rows
-from engram.projections.sqlite_store import LogEntry, PrimaryStore
+from engram.projections.sqlite_store import PrimaryStore
 
 FOLD_ENTRIES: Final = 128
 """Entries folded in one go: some 20 ms, after which the node has the processor for as long."""

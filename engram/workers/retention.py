@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from engram.clock import Clock
 from engram.events import decode
+from engram.projections.entries import LogEntry
 from engram.projections.ledger import Decoded
 from engram.projections.retention import Standing, reductions
 
@@ -30,22 +31,6 @@ _NORMAL = 0
 """The kind of an entry that holds events; others are the log's own."""
 
 _logger = logging.getLogger(__name__)
-
-
-class LogEntry(Protocol):
-    """The part of a log entry that is looked at."""
-
-    @property
-    def index(self) -> int:
-        """Where it stands."""
-
-    @property
-    def kind(self) -> int:
-        """What it holds."""
-
-    @property
-    def data(self) -> bytes:
-        """Its payload."""
 
 
 class Status(Protocol):

@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engram.errors import OverloadedError
-from engram.moving.rows import ROUNDS_MAX, Row, rows_at_one_index
+from engram.moving.rows import ROUNDS_MAX, rows_at_one_index
+from engram.projections.entries import LogEntry
 from engram.projections.eraser import Eraser
 from engram.projections.sqlite_store import PrimaryStore
 from tests.projections.histories import (
@@ -75,7 +76,7 @@ class BusyLog(MemoryLog):
         await super().rewrite(payloads)
 
 
-async def read_while(entries: Sequence[Entry], steps: Sequence[Step], begin: int, part: int) -> list[Row]:
+async def read_while(entries: Sequence[Entry], steps: Sequence[Step], begin: int, part: int) -> list[LogEntry]:
     """Return the rows that are read of a log that begins with so many entries and goes on to all of them."""
     with scratch_folder() as folder:
         store = await open_store(Path(folder))
