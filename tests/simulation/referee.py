@@ -41,7 +41,8 @@ class Referee:
         self._born: dict[int, tuple[Entry, int]] = {}
         """By index and term: an entry as it was first seen, and the term of the one before it."""
         self._leaders: dict[int, int] = {}
-        self._votes: dict[tuple[int, int], int] = {}
+        self._votes: dict[tuple[int, int], tuple[int, str]] = {}
+        """By term and node: for whom, and the disk that it is on."""
         self._committed_in: dict[int, int] = {}
         """The highest index that was committed by the leader of a term."""
         self._config_indexes: list[int] = []
@@ -188,9 +189,18 @@ class Referee:
                 f"node {node.id} votes for {message.to} in term {message.term}, and on disk it is"
                 f" {state.vote} in term {state.term}"
             )
-        given = self._votes.setdefault((message.term, node.id), message.to)
-        if given != message.to:
+        given, store_id = self._votes.get((message.term, node.id), (message.to, state.store_id))
+        if given != message.to and (store_id == state.store_id or not self._has_joined(node, message.to)):
             raise Foul(f"node {node.id} votes for {given} and for {message.to} in term {message.term}")
+        self._votes[message.term, node.id] = message.to, state.store_id
+
+    def _has_joined(self, node: "Node", candidate_id: int) -> bool:
+        """Return whether the candidate knows this disk of the node: it was removed and added again, and is another node.
+
+        A disk that was lost without that must not vote.
+        """
+        member = self._world.nodes[candidate_id].roster.book.get(node.id)
+        return member is not None and member.store_id == node.disk.state.store_id
 
     # What is committed.
 
