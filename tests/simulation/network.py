@@ -30,6 +30,8 @@ class Envelope(NamedTuple):
     """A message on its way, and between which disks."""
 
     message: Message
+    sender_id: int
+    """Who sent it; `message.sender` may be another, for whom this one passes a transfer on to the leader."""
     sender_store: str
     sender_index: int
     """Up to where the sender has applied the log, if by that it has this disk; else 0."""
@@ -77,13 +79,17 @@ class Network:
         world = self._world
         self.sent[sender.id] += 1
         envelope = Envelope(
-            message, sender.disk.state.store_id, self._member_index(sender), self._store_of(sender, message.to)
+            message,
+            sender.id,
+            sender.disk.state.store_id,
+            self._member_index(sender),
+            self._store_of(sender, message.to),
         )
         if message.type is MessageType.SNAPSHOT:
             self._queued.setdefault(sender.id, deque()).append(Transfer(envelope, sender.life))
             self._send_next(sender.id)
             return
-        if (message.sender, message.to) in self.cut:
+        if (sender.id, message.to) in self.cut:
             return
         weather = world.weather
         if self.is_calm:
@@ -117,7 +123,7 @@ class Network:
         """Let a message arrive, if there is somebody to take it."""
         message = envelope.message
         node = self._world.nodes[message.to]
-        if not node.is_up or (message.sender, message.to) in self.cut or not self._is_welcome(node, envelope):
+        if not node.is_up or (envelope.sender_id, message.to) in self.cut or not self._is_welcome(node, envelope):
             return
         world = self._world
         if node.paused_until_us > world.now_us:  # it waits in the socket
@@ -131,7 +137,7 @@ class Network:
             return False
         if envelope.message.type in _TOLD_BY_SESSION:
             return True
-        sender_id = envelope.message.sender
+        sender_id = envelope.sender_id
         if self._store_of(node, sender_id) in {"", envelope.sender_store}:
             return True
         newer = node.newer_disks.get(sender_id, NewerDisk("", 0))
