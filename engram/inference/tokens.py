@@ -1,6 +1,8 @@
 """Counting tokens the way the budgets are written: cl100k_base, from a file in an installed package."""
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
 
 import numpy as np
 import tiktoken
@@ -43,8 +45,8 @@ class TokenCounter:
     def _learn(self, known: "_Known", texts: Sequence[str]) -> None:
         """Count the words of those of `texts` that have no white space but spaces, if they may be counted alone."""
         parted = [text.split(" ") for text in texts if text.isprintable()]
-        first = _new_words(known.first, (words[0] for words in parted))
-        later = _new_words(known.later, (word for words in parted for word in words[1:]))
+        first = _new_words(known.first, map(itemgetter(0), parted))
+        later = _new_words(known.later, chain.from_iterable(map(itemgetter(slice(1, None)), parted)))
         counts = self._count_apart([*first, *(f" {word}" for word in later)])
         known.first.update(zip(first, counts[: len(first)], strict=True))
         known.later.update(zip(later, counts[len(first) :], strict=True))
@@ -88,9 +90,6 @@ class _Known:
             return None
 
 
-def _new_words(known: Container[str], words: Iterable[str]) -> list[str]:
-    return [
-        word
-        for word in set(words)
-        if 0 < len(word) <= WORD_CHARACTERS_MAX and word not in known and ENDOFTEXT not in word
-    ]
+def _new_words(known: Mapping[str, int], words: Iterable[str]) -> list[str]:
+    new = set(words).difference(known)
+    return [word for word in new if 0 < len(word) <= WORD_CHARACTERS_MAX and ENDOFTEXT not in word]

@@ -11,6 +11,9 @@ import numpy as np
 FORMAT = "1"
 """Raised when the columns change their names or meaning; a table of another format is built afresh."""
 
+PLAIN = {"lance-encoding:compression": "none"}
+"""Of a column: written as it is. Compressing takes 5 of 8 us a row, and makes the files 15 % smaller."""
+
 FRAGMENT_BITS = 32
 """A row id is the number of its fragment and, in these lower bits, its place in there."""
 
@@ -154,22 +157,23 @@ class Frontier:
 def schema(arrow: Any, space: Space) -> Any:
     """Return the table's columns; format, model and dimension are recorded in its metadata."""
     text = arrow.string()
+    fields = [
+        arrow.field("session_id", text, nullable=False),
+        arrow.field("message_id", text, nullable=False),
+        arrow.field("ordinal", arrow.int64(), nullable=False),
+        arrow.field("chunk", arrow.int32(), nullable=False),
+        arrow.field("tenant", text, nullable=False),
+        arrow.field("agent_id", text),
+        arrow.field("user_id", text),
+        arrow.field("role", text, nullable=False),
+        arrow.field("name", text),
+        arrow.field("text", text, nullable=False),
+        arrow.field("when", arrow.timestamp("ms", "UTC"), nullable=False),
+        arrow.field("log_index", arrow.int64(), nullable=False),
+        arrow.field("vector", arrow.list_(arrow.float32(), space.dimension), nullable=False),
+    ]
     return arrow.schema(
-        [
-            arrow.field("session_id", text, nullable=False),
-            arrow.field("message_id", text, nullable=False),
-            arrow.field("ordinal", arrow.int64(), nullable=False),
-            arrow.field("chunk", arrow.int32(), nullable=False),
-            arrow.field("tenant", text, nullable=False),
-            arrow.field("agent_id", text),
-            arrow.field("user_id", text),
-            arrow.field("role", text, nullable=False),
-            arrow.field("name", text),
-            arrow.field("text", text, nullable=False),
-            arrow.field("when", arrow.timestamp("ms", "UTC"), nullable=False),
-            arrow.field("log_index", arrow.int64(), nullable=False),
-            arrow.field("vector", arrow.list_(arrow.float32(), space.dimension), nullable=False),
-        ],
+        [field.with_metadata(PLAIN) for field in fields],
         metadata={
             "engram.format": FORMAT,
             "engram.model": space.model,

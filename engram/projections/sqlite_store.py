@@ -21,12 +21,13 @@ from engram.projections.erasures import Erasure
 from engram.projections.ledger import Decoded
 from engram.projections.lives import Life, View
 from engram.projections.reads import PrimaryReads
+from engram.projections.recent import Recent, embedded_rows
 from engram.projections.redis_keys import SessionName
 from engram.projections.replacing import put_in_place
 from engram.projections.rows import RecallBlob
 from engram.projections.schema import APPLICATION_ID, BLANKED_MAX, COMPACT, TABLES, VERSION
 from engram.projections.sqlite_load import load
-from engram.projections.sqlite_reads import Trace
+from engram.projections.sqlite_reads import EmbeddedRow, Trace
 from engram.projections.verdicts import Verdict
 
 _logger = logging.getLogger(__name__)
@@ -63,6 +64,8 @@ class Applied(NamedTuple):
     """Sessions that are not as they were before."""
     robbed: list[SessionName]
     """Those of them that lost something, or are gone."""
+    embedded: list[EmbeddedRow] | None
+    """Rows that it gave vectors, when it says everything about them."""
 
 
 Watcher = Callable[[Collection[SessionName], Collection[SessionName], int], None]
@@ -84,6 +87,7 @@ class PrimaryStore(PrimaryReads):
         self.is_lost = False
         """Whether the file was closed to be replaced, and could not be opened again."""
         self._applied_index, self._applied_term, self._last_at_ms = applied
+        self._recent = Recent(self._applied_index)
         self.erasure_wanted = asyncio.Event()
         """Set when there is something new to erase; whoever erases clears it."""
         self._watcher: Watcher | None = None
@@ -153,9 +157,15 @@ class PrimaryStore(PrimaryReads):
                 self._watcher(applied.touched, applied.robbed, entries[-1].index)
             self._applied_index, self._applied_term = entries[-1].index, entries[-1].term
             self._last_at_ms = applied.last_at_ms
+            self._recent.follow(applied.embedded, self._applied_index)
         if applied.erasures:
             self.erasure_wanted.set()
         return applied.verdicts
+
+    async def embedded_after(self, cursor: int, limit: int) -> list[EmbeddedRow]:
+        """Return chunks whose vectors were given behind the log index `cursor`, as reads do; the newest from memory."""
+        recent = self._recent.behind(cursor, limit)
+        return await super().embedded_after(cursor, limit) if recent is None else recent
 
     async def save_recall_blob(self, session_key: int, blob: RecallBlob) -> bool:
         """Keep a session's sealed recall index, unless the session is gone or has lost messages since.
@@ -246,6 +256,7 @@ class PrimaryStore(PrimaryReads):
             self._writer, reader, applied = await _open(path, self._boot_id)
             old, self._reader = self._reader, reader
             self._applied_index, self._applied_term, self._last_at_ms = applied
+            self._recent = Recent(self._applied_index)
             await old.close()  # it has answered from the old file until now
         if self._applied_index != applied_index:
             raise CorruptionError(f"{path} cannot be read any more")
@@ -356,7 +367,7 @@ def _apply(connection: Connection, entries: Sequence[LogEntry]) -> Applied:
     stamps.write(connection, stamps.marks(decoded, view.last_at_ms))
     verdicts = ledger.fold(view, decoded)
     sqlite_writes.write(connection, view, applied_index=entries[-1].index, applied_term=entries[-1].term)
-    return Applied(verdicts, len(view.erasures), view.last_at_ms, *_touched(view))
+    return Applied(verdicts, len(view.erasures), view.last_at_ms, *_touched(view), embedded_rows(view))
 
 
 def _touched(view: View) -> tuple[list[SessionName], list[SessionName]]:

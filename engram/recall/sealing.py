@@ -23,8 +23,9 @@ SESSIONS_MAX = 1000
 INTERVAL_S = 5.0
 """Between two rounds."""
 
-RESTS = 4.0
-"""After sealing a session this waits so many times as long as it took, so that an import keeps most of a core."""
+RESTS = 16.0
+"""After sealing a session this waits so many times as long as it took: an import keeps the core, and what it leaves to
+do is done afterwards. At 4 it was a tenth of what three nodes on one machine need for batches."""
 
 _log = logging.getLogger(__name__)
 

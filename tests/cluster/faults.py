@@ -74,7 +74,9 @@ async def restart_one_by_one(scene: Scene) -> None:
         first_write_ms = await scene.first_write(fault)
         await scene.write_on()
         kind = "the leader" if node_id == leader else "a follower"
-        scene.note(f"slowest write while {kind} stops, ms", 1000 * scene.workload.slowest_s(fault.at_s, stopped_s))
+        workload, took_s = scene.workload, stopped_s - fault.at_s
+        scene.note(f"slowest write while {kind} stops, ms", 1000 * workload.slowest_s(fault.at_s, stopped_s))
+        scene.note("slowest write in as long before, ms", 1000 * workload.slowest_s(fault.at_s - took_s, fault.at_s))
         scene.note(f"{kind} has stopped after ms", 1000 * (stopped_s - fault.at_s))
         await scene.bring_back(node_id)
         scene.end(fault, first_write_ms)

@@ -87,6 +87,14 @@ async def test_vectors_of_another_model_or_width_are_left_out(store: LanceStore)
     assert store.cursor == 3
 
 
+async def test_columns_are_written_as_they_are(store: LanceStore, tmp_path: Path) -> None:
+    """Compressing them takes most of what a row costs; LanceDB does it unless each column says otherwise."""
+    await store.add([row(1), row(2)])
+
+    columns = lancedb.connect(tmp_path / "lance").open_table(TABLE).schema
+    assert {column.metadata[b"lance-encoding:compression"] for column in columns} == {b"none"}
+
+
 async def test_a_chunk_keeps_its_own_part_of_the_text(store: LanceStore, tmp_path: Path) -> None:
     parts = [
         row(1, "first second", chunk=0)._replace(start=0, end=5),
