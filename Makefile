@@ -77,8 +77,9 @@ $(VENV)/bench.stamp: requirements/bench.txt $(VENV)/dev.stamp
 serve: $(VENV)/runtime.stamp
 	@exec $(BIN)/python -m engram serve
 
+# All of them on every core, up to four; a module's tests stay together, as they share its servers. Some: in one process.
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n auto --maxprocesses 4 --dist loadfile)
 
 # The tests come last, so that their closing line is at the end of what a reader sees.
 verify: format-check lint types imports bench-once coverage

@@ -1,11 +1,12 @@
 """What does a search cost over very many messages? All sessions of a scope at once, and those that are chosen.
 
-    python -m benchmarks.bench_wide             200 000 messages in 400 sessions, some minutes; writes results/wide.json
+    python -m benchmarks.bench_wide             200 000 and 800 000 messages, a quarter of an hour; writes results/wide.json
     python -m benchmarks.bench_wide --quick     4 000 messages in 40 sessions; writes nothing
 
 Real read models, sealed recall indexes and a real LanceDB on this disk, without HTTP. One user has all of the sessions. In
-each a needle stands among other messages, and is asked for in other words than its own. Each way of searching runs in a
-process of its own, which says how large it became.
+each a needle stands among other messages, the only one with its words, and is asked for in other words than its own. The
+messages are the node's own bound, and four times that. Each way of searching runs in a process of its own, which says how
+large it became.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -33,13 +35,10 @@ from engram.projections.lance_store import LanceStore
 from engram.projections.sqlite_store import PrimaryStore
 from engram.recall.sealing import Sealer
 from engram.recall.search import Searcher, SearchResult
+from engram.recall.wide import SCOPE_ROWS_MAX
 
 RESULTS = Path(__file__).parent / "results"
-SIZE, QUICK_SIZE = (400, 500), (40, 100)
-"""Sessions, and messages in each."""
-SEARCHES, QUICK_SEARCHES = 20, 3
-FULL_BOUND = 50_000
-QUICK_BOUND = 1_000
+SEARCHES, QUICK_SEARCHES = 40, 3
 CACHE_BYTES = 256 * 1024 * 1024
 AT_MS = 1_777_593_600_000
 TEXTS = (
@@ -50,8 +49,32 @@ TEXTS = (
 )
 THINGS = ("violin", "canoe", "telescope", "greenhouse", "tractor", "parrot", "camera", "sculpture", "tent", "piano")
 PLACES = ("Oslo", "Porto", "Kyoto", "Quito", "Leeds", "Turin", "Dakar", "Perth", "Sofia", "Lima")
+PEOPLE = (
+    "Aino", "Bruno", "Chidi", "Dalia", "Emeka", "Farah", "Goran", "Hanna", "Ivo", "Jaya",
+    "Kofi", "Lena", "Mateo", "Nadia", "Otto", "Paula", "Qasim", "Rosa", "Stefan", "Tova",
+)  # fmt: skip
 NOISE = 0.15
 """Added to each number of a vector, so that no two messages with the same words have the same one."""
+
+
+class Size(NamedTuple):
+    """What is searched."""
+
+    sessions: int
+    each: int
+    """Messages of a session."""
+    bound: int
+    """Messages that have room in a search, unless all of them are searched."""
+
+    @property
+    def messages(self) -> int:
+        """All of them."""
+        return self.sessions * self.each
+
+
+SIZES = (Size(400, 500, 50_000), Size(1_600, 500, SCOPE_ROWS_MAX))
+QUICK_SIZES = (Size(40, 100, 1_000),)
+WAYS = ("all", "latest", "nearest")
 
 
 class Unobserved:
@@ -66,6 +89,7 @@ class Line(msgspec.Struct, kw_only=True):
 
     way: str
     messages: int
+    bound: int
     first_ms: float
     p50_ms: float
     p95_ms: float
@@ -82,21 +106,27 @@ def main(arguments: Sequence[str]) -> int:
     """Measure, show a table, and keep the results of a full run."""
     parser = argparse.ArgumentParser(prog="bench_wide", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="once, small, and keep nothing")
-    parser.add_argument("--child", nargs=2, metavar=("FOLDER", "WAY"), help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=5, metavar=("FOLDER", "WAY", *Size._fields), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    searches = QUICK_SEARCHES if options.quick else SEARCHES
     if options.child:
-        folder, way = options.child
-        line = asyncio.run(_search(Path(folder), way, quick=options.quick))
+        folder, way, *numbers = options.child
+        line = asyncio.run(_search(Path(folder), way, Size(*map(int, numbers)), searches))
         sys.stdout.buffer.write(msgspec.json.encode(line))
         return 0
-    with tempfile.TemporaryDirectory(dir=".") as name:
-        asyncio.run(_fill(Path(name), *(QUICK_SIZE if options.quick else SIZE)))
-        lines = [asyncio.run(_in_child(name, way, quick=options.quick)) for way in ("all", "latest", "nearest")]
-    Console().print(_table(lines))
+    lines = [line for size in (QUICK_SIZES if options.quick else SIZES) for line in _measure(size, quick=options.quick)]
     if not options.quick:
         report = {"machine": describe_machine(), "results": lines}
         (RESULTS / "wide.json").write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
     return 0
+
+
+def _measure(size: Size, *, quick: bool) -> Sequence[Line]:
+    with tempfile.TemporaryDirectory(dir=".") as name:
+        asyncio.run(_fill(Path(name), size))
+        lines = [asyncio.run(_in_child(name, way, size, quick=quick)) for way in WAYS]
+    Console().print(_table(lines))
+    return lines
 
 
 def _lance(folder: Path, embedder: BuiltinEmbedder) -> LanceStore:
@@ -105,14 +135,17 @@ def _lance(folder: Path, embedder: BuiltinEmbedder) -> LanceStore:
 
 def _needle(number: int) -> tuple[str, str]:
     """Return what is said in a session alone, and how it is asked for."""
-    thing, place = THINGS[number % len(THINGS)], PLACES[number // len(THINGS) % len(PLACES)]
+    number, thing = divmod(number, len(THINGS))
+    number, place = divmod(number, len(PLACES))
+    assert number < len(PEOPLE), "there are no more needles"
     return (
-        f"I bought a {thing} in {place} from a retired teacher.",
-        f"What did the {place} purchase of a {thing} involve?",
+        f"I bought a {THINGS[thing]} in {PLACES[place]} from {PEOPLE[number]}, a retired teacher.",
+        f"What did the {PLACES[place]} purchase of a {THINGS[thing]} involve, the one from {PEOPLE[number]}?",
     )
 
 
-async def _fill(folder: Path, sessions: int, messages: int) -> None:
+async def _fill(folder: Path, size: Size) -> None:
+    sessions, messages, _ = size
     embedder, rng = BuiltinEmbedder(), np.random.default_rng(1)
     store = await PrimaryStore.open(folder / "projections.db")
     spoken = embedder.embed(TEXTS)
@@ -148,15 +181,15 @@ def _said(name: str, texts: Sequence[str], numbers: np.ndarray, embedder: Builti
     return append_messages(session_id=name, drafts=drafts, vectors=vectors, at_ms=AT_MS)
 
 
-async def _in_child(folder: str, way: str, *, quick: bool) -> Line:
-    command = [sys.executable, "-m", "benchmarks.bench_wide", "--child", folder, way, *(["--quick"] if quick else [])]
+async def _in_child(folder: str, way: str, size: Size, *, quick: bool) -> Line:
+    child = ["--child", folder, way, *map(str, size), *(["--quick"] if quick else [])]
+    command = [sys.executable, "-m", "benchmarks.bench_wide", *child]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     out, _ = await process.communicate()
     return msgspec.json.decode(out, type=Line)
 
 
-async def _search(folder: Path, way: str, *, quick: bool) -> Line:
-    sessions, messages = QUICK_SIZE if quick else SIZE
+async def _search(folder: Path, way: str, size: Size, searches: int) -> Line:
     embedder = BuiltinEmbedder()
     store = await PrimaryStore.open(folder / "projections.db")
     feed = LanceFeed(
@@ -167,7 +200,6 @@ async def _search(folder: Path, way: str, *, quick: bool) -> Line:
         log_last_index=store.applied_index,
         options=Options(),
     )
-    bound = QUICK_BOUND if quick else FULL_BOUND
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(feed.run())
         while way == "nearest" and not feed.status().ready:  # noqa: ASYNC110  it tells nobody that it is open
@@ -178,16 +210,17 @@ async def _search(folder: Path, way: str, *, quick: bool) -> Line:
             feed if way == "nearest" else None,
             cache_bytes_max=CACHE_BYTES,
             observer=Unobserved(),
-            scope_rows_max=sessions * messages if way == "all" else bound,
+            scope_rows_max=size.messages if way == "all" else size.bound,
         )
         base_mib = _rss_mib()
-        latencies_s, found, last = await _ask(store, searcher, sessions, QUICK_SEARCHES if quick else SEARCHES)
+        latencies_s, found, last = await _ask(store, searcher, size.sessions, searches)
         task.cancel()
     searcher.close()
     await store.close()
     return Line(
         way=way,
-        messages=sessions * messages,
+        messages=size.messages,
+        bound=size.bound,
         first_ms=1000 * latencies_s[0],
         p50_ms=1000 * statistics.median(latencies_s[1:]),
         p95_ms=1000 * float(np.quantile(latencies_s[1:], 0.95)),
@@ -220,7 +253,7 @@ def _rss_mib() -> int:
 
 
 def _table(lines: Sequence[Line]) -> Table:
-    table = Table(title=f"searching {lines[0].messages:,} messages of one user")
+    table = Table(title=f"searching {lines[0].messages:,} messages of one user, {lines[0].bound:,} at a time")
     for column in (
         "searched",
         "first, ms",

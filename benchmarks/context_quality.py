@@ -65,7 +65,9 @@ class Told:
         counts = tokens.count_all([message.text for message in messages])
         self._rows = [row_of(place, *pair) for place, pair in enumerate(zip(messages, counts, strict=True))]
         vectors = embedder.embed([message.text for message in messages]).astype("<f2")
-        self._vectors = [VectorRow(place, 0, 0, vector.tobytes()) for place, vector in enumerate(vectors)]
+        self._vectors = [
+            VectorRow(place, 0, 0, vector.tobytes(), embedder.model) for place, vector in enumerate(vectors)
+        ]
         self.session = _session(len(messages))
 
     async def conversation(self, session_id: str, tenant: str, limit: int) -> Talk:
@@ -138,10 +140,14 @@ class Line(msgspec.Struct, kw_only=True):
 
 
 async def measure(
-    name: str, conversations: Sequence[Conversation], embedder: BuiltinEmbedder, tokens: TokenCounter
+    name: str,
+    conversations: Sequence[Conversation],
+    embedder: BuiltinEmbedder,
+    tokens: TokenCounter,
+    budgets: Sequence[int] = BUDGETS_TOKENS,
 ) -> list[Line]:
     """Return a line for each budget."""
-    marks: dict[int, list[Mark]] = {budget: [] for budget in BUDGETS_TOKENS}
+    marks: dict[int, list[Mark]] = {budget: [] for budget in budgets}
     for conversation in conversations:
         told = Told(conversation.messages, embedder, tokens)
         searcher = Searcher(told, embedder, cache_bytes_max=CACHE_BYTES, observer=Unobserved())
@@ -150,7 +156,7 @@ async def measure(
             for question in conversation.questions:
                 found = await _found(told, searcher, question)
                 gold = _gold(conversation, question, found)
-                for budget in BUDGETS_TOKENS:
+                for budget in budgets:
                     marks[budget].append(await _mark(reader, question, gold, found[:HITS], budget))
         finally:
             searcher.close()

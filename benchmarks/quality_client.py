@@ -5,6 +5,7 @@ A server that is not ready (503) is asked again; every request can be repeated s
 
 import http.client
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,6 +21,12 @@ WAIT_S_MAX = 2.0
 BATCH_MESSAGES_MAX = 100
 BATCH_CHARACTERS_MAX = 256 * 1024
 """Of one request: a body may have 2 MiB, and a character up to 6 bytes there."""
+
+MESSAGE_SECTIONS = frozenset({"memories", "conversation"})
+"""Of a context; the others hold facts and summaries."""
+
+EMBEDDER_COUNT = re.compile(r'^engram_memory_embedding_duration_seconds_count\{model="([^"]+)"\}', re.MULTILINE)
+RSS_GAUGE = "process_resident_memory_bytes"
 
 OK, NO_CONTENT, REDIRECT, UNAVAILABLE = 200, 204, 307, 503
 
@@ -48,6 +55,15 @@ class Hit(NamedTuple):
     message_id: str | None
     text: str
     score: float
+
+
+class Context(NamedTuple):
+    """What a memory gives for a prompt. The predecessor gave its text alone: no ids, and 0 tokens."""
+
+    text: str
+    message_ids: frozenset[str] | None
+    """Of the messages in it, which stand among the memories or in the conversation."""
+    tokens: int
 
 
 class Http:
@@ -116,10 +132,11 @@ class Memory:
         """Hang up."""
         self._http.close()
 
-    def open_session(self, session_id: str) -> str:
+    def open_session(self, session_id: str, user_id: str | None = None) -> str:
         """Return an empty session's id: this one, or another if the server makes its own."""
         self.delete_session(session_id)  # of a run that was killed
-        return str(json.loads(self._ask("POST", "/sessions", {"session_id": session_id}))["session_id"])
+        asked = {"session_id": session_id, **({} if user_id is None else {"user_id": user_id})}
+        return str(json.loads(self._ask("POST", "/sessions", asked))["session_id"])
 
     def delete_session(self, session_id: str) -> None:
         """Forget a session, whether there is one or not."""
@@ -140,10 +157,11 @@ class Memory:
         found = json.loads(self._ask("POST", _path(session_id, "/search"), asked))["results"]
         return [Hit(hit.get("id"), hit["text"], float(hit["score"])) for hit in found]
 
-    def context(self, session_id: str, query: str, max_tokens: int, now: str | None) -> str:
+    def context(self, session_id: str, query: str, max_tokens: int, now: str | None) -> Context:
         """Return the context for a question."""
         asked = {"query": query, "max_tokens": max_tokens, **({} if now is None else {"now": now})}
-        return str(json.loads(self._ask("GET", _path(session_id, f"/context?{urlencode(asked)}")))["context"])
+        given = json.loads(self._ask("GET", _path(session_id, f"/context?{urlencode(asked)}")))
+        return Context(str(given["context"]), _message_ids(given), int(given.get("tokens", 0)))
 
     def gauge(self, name: str) -> float:
         """Return what `/metrics` says a gauge is.
@@ -156,6 +174,18 @@ class Memory:
             if line.startswith(name) and len(parts) == 2:  # noqa: PLR2004 - a name and a value
                 return float(parts[1])
         raise RefusedError(f"{self.url}/metrics has no gauge {name}: name one with --queue-metric-name")
+
+    def rss_mb(self) -> float | None:
+        """Return the memory that the server has resident, in 10**6 bytes; None if `/metrics` does not say."""
+        try:
+            return round(self.gauge(RSS_GAUGE) / 1e6, 1)
+        except RefusedError:
+            return None
+
+    def embedder(self) -> str:
+        """Return the name of the model that the server embeds with; empty if `/metrics` does not say."""
+        found = EMBEDDER_COUNT.findall(self._ask("GET", "/metrics").decode())
+        return ", ".join(dict.fromkeys(found))
 
     def wait_until_healthy(self, timeout_s: float) -> None:
         """Return when the server is there.
@@ -215,6 +245,14 @@ class Memory:
                 time.sleep(wait_s)
                 wait_s = min(2 * wait_s, WAIT_S_MAX)
         raise AssertionError("the last try returns or raises")
+
+
+def _message_ids(given: Json) -> frozenset[str] | None:
+    if "sections" not in given:
+        return None
+    return frozenset(
+        item["id"] for part in given["sections"] if part["name"] in MESSAGE_SECTIONS for item in part["items"]
+    )
 
 
 def _batches(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:

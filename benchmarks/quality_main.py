@@ -14,14 +14,24 @@ from benchmarks import quality_plot, quality_servers
 from benchmarks.quality_answers import Answerer
 from benchmarks.quality_client import Memory, RefusedError
 from benchmarks.quality_data import Asked, Haystack, WrongDataError
-from benchmarks.quality_report import markdown, show, summarize
+from benchmarks.quality_report import Server, markdown, show, summarize
 from benchmarks.quality_results import Answered, Notebook, Retrieved, Same, pretty, replace, same_run
 from benchmarks.quality_run import Ids, Run
 
 WRONG_INPUT = 2
 INTERRUPTED = 130
 
-SETTINGS = ("top_k", "max_tokens", "limit", "inject_session_markers", "timestamps", "baselines", "llm_model")
+SETTINGS = (
+    "top_k",
+    "max_tokens",
+    "limit",
+    "inject_session_markers",
+    "timestamps",
+    "baselines",
+    "context_tokens",
+    "embedder",
+    "llm_model",
+)
 """Options that change what is measured: a run is resumed with the same ones."""
 
 
@@ -70,7 +80,8 @@ def _retrieve(options: argparse.Namespace, benchmark: Benchmark) -> None:
     notebook = Notebook(results, Retrieved, resume=options.resume)
     with quality_servers.memory(options) as memory:
         _run(options, benchmark, memory, same).retrieve(benchmark.haystacks, notebook)
-    metrics = summarize(benchmark.dataset, options.dataset.name, notebook.rows, same.settings)
+        server = Server(memory.embedder(), memory.rss_mb())
+    metrics = summarize(benchmark.dataset, options.dataset.name, notebook.rows, same.settings, server)
     replace(
         options.output_dir / f"{benchmark.prefix}retrieval_metrics.json", pretty({**metrics.means, **_plain(metrics)})
     )
@@ -79,7 +90,7 @@ def _retrieve(options: argparse.Namespace, benchmark: Benchmark) -> None:
     console = Console()
     show(metrics, console)
     picture = options.output_dir / f"{benchmark.prefix}retrieval.png"
-    drawn = f" and {picture.name}" if options.plot and quality_plot.draw([metrics], picture) else ""
+    drawn = f" and {picture.name}" if options.plot and quality_plot.draw({metrics.dataset: metrics}, picture) else ""
     console.print(
         f"written to {options.output_dir}: {results.name}, its metrics, {summary.name}{drawn}", highlight=False
     )

@@ -2,21 +2,21 @@
 
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.quality_report import Metrics
+from benchmarks.quality_metrics import Metrics
 
 MARKERS = {"engram": "o", "plain BM25": "s", "plain vectors": "^"}
 
 
-def draw(runs: Sequence[Metrics], path: Path) -> bool:
-    """Draw the runs that have something to show into `path`; False if matplotlib is not installed or none has."""
-    shown = [(run, level) for run in runs if (level := _level(run))]
+def draw(runs: Mapping[str, Metrics], path: Path) -> bool:
+    """Draw the runs that have something to show into `path`, each under its name; False if matplotlib is not installed or none has."""
+    shown = [(name, run, level) for name, run in runs.items() if (level := _level(run))]
     if not shown or importlib.util.find_spec("matplotlib") is None:
         return False
     figure = importlib.import_module("matplotlib.figure").Figure(figsize=(4.6 * len(shown), 4.2), layout="constrained")
-    for axes, (run, level) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+    for axes, (name_of_run, run, level) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         for name, marks in run.methods[level].items():
             spread = run.search_ms[name]
             for measure, fill in (("recall_any@5", "full"), ("ndcg@10", "none")):
@@ -30,7 +30,7 @@ def draw(runs: Sequence[Metrics], path: Path) -> bool:
                     color="C0" if name == "engram" else "C7",
                     label=f"{name}, {measure}",
                 )
-        axes.set_title(f"{run.dataset}: {level}s, {run.questions_evaluated} questions", fontsize=9)
+        axes.set_title(f"{name_of_run}: {level}s, {run.questions_evaluated} questions", fontsize=9)
         axes.set_xscale("log")
         axes.set_xlabel("ms a search, p50 and p95 (engram: over HTTP)", fontsize=8)
         axes.set_ylim(0, 1.02)

@@ -1,91 +1,34 @@
 """What a retrieval run came to: means over its questions, by type and by method, and which aims were met."""
 
 import statistics
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-import msgspec
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.quality_aims import judge
+from benchmarks.quality_contexts import Survival, survivals
+from benchmarks.quality_metrics import Judged, Metrics, Speed, spread
 from benchmarks.quality_results import ENGRAM, MARKS, Retrieved
-from benchmarks.timing import Timing, describe_machine
+from benchmarks.timing import describe_machine
 
 LEVELS = ("session", "turn")
 TYPE_MARKS = ("recall_any@5", "recall_any@10", "recall_all@10", "mrr", "ndcg@10")
-
-INGEST_S_MAX = 2.0
-SEARCH_MS_MAX = 4.0
+SURVIVAL_COLUMNS = ("tokens", "evidence", "found", "shown", "of found", "whole", "used", "p50 ms", "p99 ms")
 
 
-class Aim(NamedTuple):
-    """A mean that is to be reached at a level."""
+class Server(NamedTuple):
+    """What the memory says of itself at the end of a run."""
 
-    level: str
-    measure: str
-    least: float
-
-
-AIMS: Mapping[str, Sequence[Aim]] = {
-    "LongMemEval": (
-        Aim("session", "recall_any@5", 0.96),
-        Aim("session", "recall_all@10", 0.92),
-        Aim("session", "ndcg@10", 0.90),
-    ),
-    "LoCoMo": (
-        Aim("turn", "recall_any@5", 0.80),
-        Aim("turn", "recall_all@10", 0.76),
-        Aim("turn", "ndcg@10", 0.66),
-    ),
-    "BEAM": (Aim("turn", "recall_any@5", 0.90), Aim("turn", "ndcg@10", 0.72)),
-}
-"""With the built-in embedder, on the development data: the issue that asks for this has the numbers."""
+    embedder: str
+    rss_mb: float | None
 
 
-class Judged(msgspec.Struct, kw_only=True):
-    """An aim and what was measured."""
-
-    aim: str
-    measured: float
-    limit: float
-    is_met: bool
-
-
-class Spread(msgspec.Struct, kw_only=True):
-    """Times of one kind."""
-
-    p50: float
-    p95: float
-    max: float
-
-
-class Metrics(msgspec.Struct, kw_only=True):
-    """A run's numbers. Those of `means` stand for engram; `methods` has all, by level and name."""
-
-    dataset: str
-    file: str
-    questions_total: int
-    questions_evaluated: int
-    abstention_questions: int
-    abstention_empty_rate: float
-    means: dict[str, float]
-    by_question_type: dict[str, dict[str, float]]
-    methods: dict[str, dict[str, dict[str, float]]]
-    methods_by_type: dict[str, dict[str, dict[str, float]]]
-    """By name and type of question: the lowest level's."""
-    search_ms: dict[str, Spread]
-    first_search_ms: Spread
-    """The first one in a conversation that has just been written."""
-    ingest_s: Spread
-    messages: int
-    aims: list[Judged]
-    machine: dict[str, str]
-    settings: dict[str, str]
-
-
-def summarize(dataset: str, file: str, rows: Sequence[Retrieved], settings: Mapping[str, str]) -> Metrics:
+def summarize(
+    dataset: str, file: str, rows: Sequence[Retrieved], settings: Mapping[str, str], server: Server
+) -> Metrics:
     """Return the numbers of a run of at least one question."""
     by_method = {ENGRAM: [(row, row.metrics, row.search_ms) for row in rows]}
     for name in rows[0].baselines:
@@ -93,10 +36,11 @@ def summarize(dataset: str, file: str, rows: Sequence[Retrieved], settings: Mapp
     evaluated = [row for row in rows if row.metrics]
     silent = [not row.ranked_session_ids for row in rows if row.is_abstention]
     level = LEVELS[1] if any("turn_mrr" in row.metrics for row in evaluated) else LEVELS[0]
-    ingest = {row.question_id: row.ingest_s for row in rows}
+    contexts_ms = [packed.context_ms for row in rows for packed in row.contexts]
     metrics = Metrics(
         dataset=dataset,
         file=file,
+        embedder=server.embedder,
         questions_total=len(rows),
         questions_evaluated=len(evaluated),
         abstention_questions=len(silent),
@@ -115,10 +59,13 @@ def summarize(dataset: str, file: str, rows: Sequence[Retrieved], settings: Mapp
             }
             for name, found in by_method.items()
         },
-        search_ms={name: _spread([search_ms for _, _, search_ms in found]) for name, found in by_method.items()},
-        first_search_ms=_spread([row.first_search_ms for row in rows]),
-        ingest_s=_spread(list(ingest.values())),
+        search_ms={name: spread([search_ms for _, _, search_ms in found]) for name, found in by_method.items()},
+        first_search_ms=spread([row.first_search_ms for row in rows]),
+        context_ms=spread(contexts_ms) if contexts_ms else None,
+        contexts=survivals([(row.evidence, row.contexts) for row in rows]),
+        ingest_s=spread([row.ingest_s for row in rows]),
         messages=max(row.messages for row in rows),
+        rss_mb=server.rss_mb,
         aims=[],
         machine=describe_machine(),
         settings=dict(settings),
@@ -127,60 +74,18 @@ def summarize(dataset: str, file: str, rows: Sequence[Retrieved], settings: Mapp
     return metrics
 
 
-def judge(metrics: Metrics) -> list[Judged]:
-    """Return the aims for the data set with what was measured."""
-    judged = [
-        Judged(
-            aim=f"{aim.level} {aim.measure} >= {aim.least:.2f}",
-            measured=measured,
-            limit=aim.least,
-            is_met=round(measured, 3) >= aim.least,
-        )
-        for aim in AIMS.get(metrics.dataset, ())
-        if (measured := metrics.methods.get(aim.level, {}).get(ENGRAM, {}).get(aim.measure)) is not None
-    ]
-    if metrics.dataset == "BEAM":
-        judged += _better_everywhere(metrics)
-    if metrics.dataset == "LongMemEval":
-        ingest_s, search_ms = metrics.ingest_s.max, metrics.search_ms[ENGRAM].p50
-        judged += [
-            Judged(
-                aim="a question's messages are in, s",
-                measured=ingest_s,
-                limit=INGEST_S_MAX,
-                is_met=ingest_s < INGEST_S_MAX,
-            ),
-            Judged(aim="search p50, ms", measured=search_ms, limit=SEARCH_MS_MAX, is_met=search_ms <= SEARCH_MS_MAX),
-        ]
-    return judged
-
-
-def _better_everywhere(metrics: Metrics) -> list[Judged]:
-    """Return, for each plain method, by how much engram is above it at least, whatever the type of question."""
-    ours = metrics.methods_by_type.get(ENGRAM, {})
-    judged = []
-    for name, theirs in metrics.methods_by_type.items():
-        if name != ENGRAM and ours:
-            least = round(min(marks["ndcg@10"] - theirs[kind]["ndcg@10"] for kind, marks in ours.items()), 4)
-            aim = f"ndcg@10 above {name} in every ability, by at least"
-            judged.append(Judged(aim=aim, measured=least, limit=0.0, is_met=least > 0))
-    return judged
-
-
 def markdown(metrics: Metrics, results: str) -> str:
     """Return the summary as a page."""
     lines = [
         f"# {metrics.dataset} retrieval",
         "",
-        f"- Data: `{metrics.file}`",
+        f"- Data: `{metrics.file}`; embedder: `{metrics.embedder or 'not said'}`",
         f"- Results: `{results}`",
         (
             f"- Questions: {metrics.questions_total}, with known answers {metrics.questions_evaluated}, "
             f"without an answer {metrics.abstention_questions} (nothing found: {metrics.abstention_empty_rate:.3f})"
         ),
-        f"- Search over HTTP: p50 {metrics.search_ms[ENGRAM].p50:.2f} ms, p95 {metrics.search_ms[ENGRAM].p95:.2f} ms",
-        f"- The first search in a conversation just written: p50 {metrics.first_search_ms.p50:.2f} ms",
-        f"- A conversation was in after {metrics.ingest_s.p50:.2f} s (at most {metrics.ingest_s.max:.2f} s)",
+        *(f"- {line}" for line in _times(metrics)),
     ]
     if not metrics.methods:
         lines += ["", "No question of this data says which turns or sessions answer it: there is nothing to score."]
@@ -190,6 +95,8 @@ def markdown(metrics: Metrics, results: str) -> str:
         for level in metrics.methods:
             columns, values = _types(metrics, level)
             lines += ["", f"## By type of question, {level}s", "", *_rows(columns, values)]
+    if metrics.contexts:
+        lines += ["", "## Evidence in contexts", "", *_table(SURVIVAL_COLUMNS, map(_survival, metrics.contexts))]
     if metrics.aims:
         lines += ["", "## Aims", "", "| aim | measured | limit | |", "|---|---|---|---|"]
         lines += [f"| {one.aim} | {one.measured:.3f} | {one.limit:.3f} | {_verdict(one)} |" for one in metrics.aims]
@@ -202,36 +109,49 @@ def show(metrics: Metrics, console: Console) -> None:
         _print(console, f"{metrics.dataset}, {level}s", ("method", *MARKS), methods)
     for level in metrics.methods:
         _print(console, f"{metrics.dataset} by type of question, {level}s", *_types(metrics, level))
-    show_aims([metrics], console)
-    spread = metrics.search_ms[ENGRAM]
+    show_survival(metrics, console)
+    show_aims({metrics.dataset: metrics.aims}, console)
+    for line in _times(metrics):
+        console.print(line, highlight=False)
+
+
+def show_times(speed: Speed, console: Console) -> None:
+    """Print what was measured while very much is stored."""
+    title = f"{speed.messages} messages of {speed.characters:.0f} characters stored: ms over HTTP"
+    table = Table(title=title, box=box.SIMPLE)
+    for column in ("asked for", "times", "p50", "p95", "p99", "max"):
+        table.add_column(column, no_wrap=True, justify="left" if column == "asked for" else "right")
+    for name, took in speed.times_ms.items():
+        times = (f"{value:.2f}" for value in (took.p50, took.p95, took.p99, took.max))
+        table.add_row(name, str(speed.requests[name]), *times)
+    console.print(table)
+    memory = "" if speed.rss_mb is None else f"; resident memory of the server: {speed.rss_mb:g} MB"
+    load = speed.machine["load_before"]
     console.print(
-        f"search p50 {spread.p50:.2f} ms, p95 {spread.p95:.2f} ms, the first in a conversation p50 "
-        f"{metrics.first_search_ms.p50:.2f} ms; a conversation was in after "
-        f"{metrics.ingest_s.p50:.2f} s, at most {metrics.ingest_s.max:.2f} s",
-        highlight=False,
+        f"written at {speed.messages_per_s:g} messages a second{memory}; load of the machine {load}", highlight=False
     )
 
 
-def show_aims(runs: Sequence[Metrics], console: Console) -> None:
-    """Print which aims were met."""
-    table = Table("data", "aim", "measured", "limit", "", box=box.SIMPLE, title="Aims")
-    for metrics in runs:
-        for one in metrics.aims:
-            style = "green" if one.is_met else "bold red"
-            table.add_row(
-                metrics.dataset, one.aim, f"{one.measured:.3f}", f"{one.limit:.3f}", f"[{style}]{_verdict(one)}"
-            )
-    if table.row_count:
+def show_survival(metrics: Metrics, console: Console) -> None:
+    """Print what share of the evidence is in contexts of each budget."""
+    if metrics.contexts:
+        table = Table(title=f"{metrics.dataset}: evidence in contexts", box=box.SIMPLE)
+        for column in SURVIVAL_COLUMNS:
+            table.add_column(column, no_wrap=True, justify="right")
+        for line in metrics.contexts:
+            table.add_row(*_survival(line))
         console.print(table)
 
 
-def read_metrics(path: Path) -> Metrics:
-    """Return the numbers that a run has written.
-
-    Raises:
-        OSError, msgspec.MsgspecError: There are none.
-    """
-    return msgspec.json.decode(path.read_bytes(), type=Metrics)
+def show_aims(aims: Mapping[str, Sequence[Judged]], console: Console) -> None:
+    """Print which aims were met, by the name of what they are for."""
+    table = Table("data", "aim", "measured", "", box=box.SIMPLE, title="Aims")
+    for name, judged in aims.items():
+        for one in judged:
+            style = "green" if one.is_met else "bold red"
+            table.add_row(name, one.aim, f"{one.measured:.3f}", f"[{style}]{_verdict(one)}")
+    if table.row_count:
+        console.print(table)
 
 
 def _verdict(judged: Judged) -> str:
@@ -248,9 +168,34 @@ def _types(metrics: Metrics, level: str) -> tuple[tuple[str, ...], dict[str, dic
     return ("type", "questions", *TYPE_MARKS), mine
 
 
+def _times(metrics: Metrics) -> list[str]:
+    """Return what took how long, over HTTP, and the memory that the server had: a line each."""
+    search, context, ingest = metrics.search_ms[ENGRAM], metrics.context_ms, metrics.ingest_s
+    lines = [
+        f"Search of {metrics.settings.get('top_k', '?')} hits: p50 {search.p50:.2f} ms, p99 {search.p99:.2f} ms",
+        f"The first search in a conversation just written: p50 {metrics.first_search_ms.p50:.2f} ms",
+        f"A conversation was in after {ingest.p50:.2f} s, the longest after {ingest.max:.2f} s",
+    ]
+    if context is not None:
+        lines.append(f"Context, all budgets: p50 {context.p50:.2f} ms, p99 {context.p99:.2f} ms")
+    if metrics.rss_mb is not None:
+        lines.append(f"Resident memory of the server at the end: {metrics.rss_mb:g} MB")
+    return [*lines, f"Load of the machine when this was written: {metrics.machine['load_before']}"]
+
+
+def _survival(line: Survival) -> list[str]:
+    shares = [f"{share:.3f}" for share in (line.shown, line.found_shown, line.found_whole)]
+    counts = [str(line.max_tokens), str(line.evidence), str(line.found)]
+    return [*counts, *shares, f"{line.tokens:.0f}", f"{line.p50_ms:.2f}", f"{line.p99_ms:.2f}"]
+
+
 def _rows(columns: Sequence[str], values: Mapping[str, Mapping[str, float]]) -> list[str]:
+    return _table(columns, (_cells(name, columns, row) for name, row in values.items()))
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     head = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    return head + [f"| {' | '.join(_cells(name, columns, row))} |" for name, row in values.items()]
+    return head + [f"| {' | '.join(row)} |" for row in rows]
 
 
 def _print(console: Console, title: str, columns: Sequence[str], values: Mapping[str, Mapping[str, float]]) -> None:
@@ -286,10 +231,3 @@ def _level(level: str, found: Sequence[Mapping[str, float]]) -> dict[str, float]
 
 def _mean(values: Sequence[float]) -> float:
     return round(statistics.fmean(values), 4) if values else 0.0
-
-
-def _spread(values: Sequence[float]) -> Spread:
-    ranked = Timing([value / 1000 for value in values], 1.0)
-    return Spread(
-        p50=round(ranked.quantile_ms(0.5), 3), p95=round(ranked.quantile_ms(0.95), 3), max=round(max(values), 3)
-    )

@@ -44,6 +44,25 @@ class Searched(msgspec.Struct, kw_only=True):
     metrics: dict[str, float]
 
 
+class Evidence(msgspec.Struct, kw_only=True):
+    """The turns that answer a question, and those of them that a search has among its first ten hits."""
+
+    turn_ids: list[str]
+    found_ids: list[str]
+
+
+class Packed(msgspec.Struct, kw_only=True):
+    """The context of a question at one budget, and which of the turns that answer it are in it."""
+
+    max_tokens: int
+    tokens: int
+    """As the server counts them."""
+    context_ms: float
+    shown_turn_ids: list[str]
+    whole_turn_ids: list[str]
+    """Those whose whole text is there."""
+
+
 class Retrieved(msgspec.Struct, kw_only=True):
     """A question of a retrieval run."""
 
@@ -65,6 +84,8 @@ class Retrieved(msgspec.Struct, kw_only=True):
     ingest_s: float
     """Of the conversation that the question is about."""
     messages: int
+    evidence: Evidence
+    contexts: list[Packed]
     baselines: dict[str, Searched]
 
 

@@ -14,10 +14,11 @@ from typing import NamedTuple, cast
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from benchmarks import quality_contexts
 from benchmarks.quality_answers import Answerer
 from benchmarks.quality_client import Hit, Memory, Message
 from benchmarks.quality_data import Asked, Haystack, Turn
-from benchmarks.quality_results import ITEMS_MAX, Answered, Item, Notebook, Retrieved, Searched, marks
+from benchmarks.quality_results import ITEMS_MAX, Answered, Evidence, Item, Notebook, Packed, Retrieved, Searched, marks
 from benchmarks.recall_data import Question as Plain
 from benchmarks.recall_data import Said
 from benchmarks.recall_quality import Method, PlainBm25, PlainDense
@@ -52,6 +53,8 @@ class Written(NamedTuple):
     turns: Sequence[Turn]
     places: Mapping[str, int]
     texts: Mapping[str, Sequence[int]]
+    parts: Mapping[int, Mapping[str, str]]
+    """Of the turn at a place: its messages' texts by their ids."""
     messages: int
     ingest_s: float
     first_search_ms: float
@@ -150,7 +153,7 @@ class Run:
     def _write(self, haystack: Haystack) -> Written:
         """Write a conversation and wait until all of it can be found."""
         session_id = self._memory.open_session(self._session_id(haystack))
-        messages, places, texts = self._messages(haystack)
+        messages, places = self._messages(haystack)
         started_s = time.perf_counter()
         if self._options.sleep_between_messages > 0:
             for message in messages:
@@ -169,13 +172,21 @@ class Run:
             self._memory.search(session_id, haystack.turns[0].text[:WARM_UP_CHARACTERS], self._options.top_k, None)
         ready_s = time.perf_counter()
         first_search_ms = round(1000 * (ready_s - written_s), 3)
-        return Written(session_id, haystack.turns, places, texts, len(messages), written_s - started_s, first_search_ms)
+        texts: dict[str, list[int]] = {}
+        parts: dict[int, dict[str, str]] = {}
+        for message in messages:
+            if message.message_id in places:
+                place = places[message.message_id]
+                texts.setdefault(message.content, []).append(place)
+                parts.setdefault(place, {})[message.message_id] = message.content
+        return Written(
+            session_id, haystack.turns, places, texts, parts, len(messages), written_s - started_s, first_search_ms
+        )
 
-    def _messages(self, haystack: Haystack) -> tuple[list[Message], dict[str, int], dict[str, list[int]]]:
+    def _messages(self, haystack: Haystack) -> tuple[list[Message], dict[str, int]]:
         """Return what to write, and which turn each of it is. A marker is none: it never counts as found."""
         messages: list[Message] = []
         places: dict[str, int] = {}
-        texts: dict[str, list[int]] = {}
         session, number, first = "", 0, 0
         for place, turn in enumerate(haystack.turns):
             if turn.session != session:
@@ -185,8 +196,7 @@ class Run:
                 message_id = f"{haystack.name}:{self._ids.prefix}msg-{number}-{place - first + 1}-{part}"
                 messages.append(Message(message_id, turn.role, text, self._stamp(turn.when)))
                 places[message_id] = place
-                texts.setdefault(text, []).append(place)
-        return messages, places, texts
+        return messages, places
 
     def _markers(self, turn: Turn, number: int, name: str) -> list[Message]:
         if not self._options.inject_session_markers:
@@ -206,6 +216,7 @@ class Run:
         ranked = _ranked(
             written.turns, list(itertools.chain.from_iterable(places for _, places in found)), asked, search_ms
         )
+        wanted = quality_contexts.evidence(asked, written.turns, [places for _, places in found])
         return Retrieved(
             question_id=asked.question_id,
             question_type=asked.kind,
@@ -225,8 +236,17 @@ class Run:
             first_search_ms=written.first_search_ms,
             ingest_s=round(written.ingest_s, 4),
             messages=written.messages,
+            evidence=wanted,
+            contexts=self._contexts(written, asked, _parts(wanted, written)),
             baselines={name: self._plain(method, written.turns, asked) for name, method in methods.items()},
         )
+
+    def _contexts(self, written: Written, asked: Asked, parts: Mapping[str, Mapping[str, str]]) -> list[Packed]:
+        now = self._stamp(asked.now)
+        return [
+            quality_contexts.ask(self._memory, written.session_id, asked.text, now, budget, parts)
+            for budget in self._options.context_tokens
+        ]
 
     def _plain(self, method: Method, turns: Sequence[Turn], asked: Asked) -> Searched:
         question = Plain(asked.text, asked.now or LONG_AGO, asked.turns, asked.sessions)
@@ -239,7 +259,7 @@ class Run:
     ) -> Answered:
         started_s = time.perf_counter()
         now = self._stamp(asked.now)
-        context = self._memory.context(written.session_id, asked.text, self._options.max_tokens, now)
+        context = self._memory.context(written.session_id, asked.text, self._options.max_tokens, now).text
         context_ms = 1000 * (time.perf_counter() - started_s)
         hypothesis = answerer.answer(asked.text, context)
         then(asked, hypothesis)
@@ -275,6 +295,12 @@ def _places(hit: Hit, written: Written) -> Sequence[int]:
     if hit.message_id is None:
         return written.texts.get(hit.text, ())
     return [written.places[hit.message_id]] if hit.message_id in written.places else ()
+
+
+def _parts(wanted: Evidence, written: Written) -> dict[str, Mapping[str, str]]:
+    """Return the messages of each turn that is evidence."""
+    of = set(wanted.turn_ids)
+    return {turn.turn_id: written.parts[place] for place, turn in enumerate(written.turns) if turn.turn_id in of}
 
 
 def _ranked(turns: Sequence[Turn], places: Sequence[int], asked: Asked, search_ms: float) -> Searched:

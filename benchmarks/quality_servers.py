@@ -33,6 +33,8 @@ def memory(options: argparse.Namespace) -> Iterator[Memory]:
     Raises:
         RefusedError: It is not there, does not come up, or something else is there already.
     """
+    if options.embedder is not None and not options.start_engram:
+        raise RefusedError("--embedder is for a node that is started: add --start-engram")
     with ExitStack() as stack:
         environ: dict[str, str] = {}
         if options.start_local_embed_server:
@@ -52,6 +54,7 @@ def _engram(options: argparse.Namespace, environ: Mapping[str, str]) -> Iterator
         ours = {
             "ENGRAM_BIND_ADDR": f"{address.hostname}:{address.port or 80}",
             "ENGRAM_DATA_DIR": str(Path(folder) / "data"),
+            **({} if options.embedder is None else {"EMBEDDER": options.embedder}),
             **({} if options.lance_db_path is None else {"LANCE_DB_PATH": options.lance_db_path}),
             **(
                 {} if options.embedding_dimension is None else {"EMBEDDING_DIMENSION": str(options.embedding_dimension)}
@@ -98,6 +101,8 @@ def _process(
 ) -> Iterator[subprocess.Popen[bytes]]:
     if _answers(health):
         raise RefusedError(f"something answers at {health} already: stop it, or do not start another")
+    if not cwd.is_dir():
+        raise RefusedError(f"{command[0]} cannot be started in {cwd}: it is no folder")
     with log.open("wb") as written:
         try:
             process = subprocess.Popen(

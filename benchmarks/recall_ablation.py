@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.recall_data import FILES, Conversation, load
 from benchmarks.recall_quality import DATA, MEASURES, Recipe, score
 from engram.inference.builtin import BuiltinEmbedder
-from engram.recall import rank
+from engram.recall import evidence, rank, talk
 
 CHANGES: Mapping[str, Mapping[str, float]] = {
     "the recipe": {},
@@ -25,6 +25,9 @@ CHANGES: Mapping[str, Mapping[str, float]] = {
     "an assistant's row costs nothing": {"ASSISTANT_COSTS": 0.0},
     "no reply lends": {"REPLY_LENDS": 0.0},
     "no episodes": {"EPISODE_WEIGHT": 0.0},
+    "a turn of talk stands alone": {"TURNS_SHARE": 0.0},
+    "a quarter of a turn is that of those around it": {"TURNS_SHARE": 0.25},
+    "three quarters are": {"TURNS_SHARE": 0.75},
     "no question lends": {"QUESTION_LENDS": 0.0},
     "a question lends .5": {"QUESTION_LENDS": 0.5},
     "no speaker": {"SPEAKER_LIFT": 0.0},
@@ -32,20 +35,24 @@ CHANGES: Mapping[str, Mapping[str, float]] = {
     "no when": {"WHEN_LIFT": 0.0},
     "no near": {"NEAR_LIFT": 0.0},
 }
+STEPS = (evidence, talk, rank)
+"""Where the constants are."""
+
 SHOWN = ("any@5", "all@10", "NDCG@10")
 
 
 @contextmanager
 def changed(constants: Mapping[str, float]) -> Iterator[None]:
     """Give constants of the recipe other values for a while."""
-    before = {name: getattr(rank, name) for name in constants}
+    owners = {name: next(step for step in STEPS if hasattr(step, name)) for name in constants}
+    before = {name: getattr(owners[name], name) for name in constants}
     for name, value in constants.items():
-        setattr(rank, name, value)
+        setattr(owners[name], name, value)
     try:
         yield
     finally:
         for name, value in before.items():
-            setattr(rank, name, value)
+            setattr(owners[name], name, value)
 
 
 def marks(conversations: Sequence[Conversation], recipes: Sequence[Recipe]) -> dict[str, float]:

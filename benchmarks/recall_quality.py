@@ -3,6 +3,8 @@
     python -m benchmarks.recall_quality            all of it, about a minute; writes results/recall.json
     python -m benchmarks.recall_quality --quick    one conversation of each; writes nothing
     python -m benchmarks.recall_quality --json     the results as JSON on standard output
+    python -m benchmarks.recall_quality --embedder minilm
+                                                   the same with another embedder; shows, and writes nothing
 
 any@k: one of the answers is among the first k; all@k: every one is. Session level: hits are grouped by the session
 they are in, in the order of their best hit. The data lies in ../shared/data, or in --data.
@@ -24,9 +26,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from benchmarks import recall_embedders
 from benchmarks.recall_data import FILES, Conversation, Question, Said, load, row_of
-from engram.inference.builtin import BuiltinEmbedder
-from engram.projections.rows import RecallDelta, VectorRow
+from benchmarks.recall_embedders import AnyEmbedder
+from engram.errors import ConfigError
+from engram.inference.embedder import EmbedderError
+from engram.projections.rows import RecallDelta
 from engram.recall.index import SessionIndex
 from engram.recall.rank import rank, understand
 from engram.recall.terms import terms, words
@@ -52,7 +57,7 @@ class Method(Protocol):
 class PlainBm25:
     """The textbook's BM25 over stems."""
 
-    def __init__(self, messages: Sequence[Said], _embedder: BuiltinEmbedder) -> None:
+    def __init__(self, messages: Sequence[Said], _embedder: AnyEmbedder) -> None:
         self._rows = [Counter(terms(words(message.text))) for message in messages]
         self._lengths = np.array([row.total() for row in self._rows], np.float64)
 
@@ -67,9 +72,9 @@ class PlainBm25:
 
 
 class PlainDense:
-    """Cosines of the built-in embedder's vectors."""
+    """Cosines of the embedder's vectors, one a message however long it is."""
 
-    def __init__(self, messages: Sequence[Said], embedder: BuiltinEmbedder) -> None:
+    def __init__(self, messages: Sequence[Said], embedder: AnyEmbedder) -> None:
         self._embedder = embedder
         self._vectors = embedder.embed([message.text for message in messages])
 
@@ -80,23 +85,23 @@ class PlainDense:
 class Recipe:
     """What a node does."""
 
-    def __init__(self, messages: Sequence[Said], embedder: BuiltinEmbedder) -> None:
+    def __init__(self, messages: Sequence[Said], embedder: AnyEmbedder) -> None:
         self._embedder = embedder
-        vectors = embedder.embed([message.text for message in messages]).astype("<f2")
         self._index = SessionIndex.empty()
         self._index.fold(
             RecallDelta(
                 [row_of(place, message) for place, message in enumerate(messages)],
-                [VectorRow(place, 0, 0, vector.tobytes()) for place, vector in enumerate(vectors)],
+                recall_embedders.vector_rows(embedder, [message.text for message in messages]),
             )
         )
 
     def find(self, question: Question) -> Sequence[int]:
         query = understand(question.text, question.now_ms)
-        return [row.ordinal for row in rank([self._index], query, self._embedder.embed_query, HITS)]
+        embed = recall_embedders.pool(self._embedder, question.text)
+        return [row.ordinal for row in rank([self._index], query, embed, HITS)]
 
 
-METHODS: dict[str, Callable[[Sequence[Said], BuiltinEmbedder], Method]] = {
+METHODS: dict[str, Callable[[Sequence[Said], AnyEmbedder], Method]] = {
     "plain BM25": PlainBm25,
     "plain dense": PlainDense,
     "engram": Recipe,
@@ -113,7 +118,7 @@ class Line(msgspec.Struct, kw_only=True):
     measures: dict[str, float]
 
 
-def measure(name: str, conversations: Sequence[Conversation], embedder: BuiltinEmbedder) -> list[Line]:
+def measure(name: str, conversations: Sequence[Conversation], embedder: AnyEmbedder) -> list[Line]:
     """Return a line for each level and method."""
     marks: dict[tuple[str, str], list[Sequence[float]]] = {}
     for conversation in conversations:
@@ -164,10 +169,19 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--quick", action="store_true", help="one conversation of each data set, and keep nothing")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the data; default: ../shared/data")
+    recall_embedders.add_options(parser)
     options = parser.parse_args(arguments)
+    try:
+        embedder = recall_embedders.chosen(options)
+        return _measure(options, embedder)
+    except (ConfigError, EmbedderError, ValueError) as error:
+        sys.stderr.write(f"recall_quality: {error}\n")
+        return 2
+
+
+def _measure(options: argparse.Namespace, embedder: AnyEmbedder) -> int:
     notes = Console(stderr=True)
     lines: list[Line] = []
-    embedder = BuiltinEmbedder()
     with Progress(console=notes, transient=True) as progress:
         for name in progress.track(FILES, description="searching"):
             try:
@@ -180,21 +194,21 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         sys.stdout.write(encoded.decode() + "\n")
     elif lines:
-        Console().print(_table(lines))
-    if lines and not options.quick:
+        Console().print(_table(lines, recall_embedders.name_of(options)))
+    if lines and not options.quick and options.embedder == "builtin":
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / "recall.json").write_bytes(encoded + b"\n")
         notes.print(f"written: {RESULTS.name}/recall.json")
     return 0
 
 
-def _table(lines: Sequence[Line]) -> Table:
+def _table(lines: Sequence[Line], embedder: str) -> Table:
     counts = ", ".join(
         f"{data} {questions}" for data, questions in {line.data: line.questions for line in lines}.items()
     )
     table = Table(
         title="How well are memories found?",
-        caption=f"questions: {counts}",
+        caption=f"questions: {counts}; embedder: {embedder}",
         box=box.SIMPLE,
         padding=(0, 0, 0, 1),
         pad_edge=False,

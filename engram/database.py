@@ -322,9 +322,12 @@ def quick_check(connection: Connection) -> list[str]:
     return _complaints(connection, "PRAGMA quick_check(100)")
 
 
-def broken_indexes(connection: Connection) -> list[str]:
-    """Return what SQLite finds wrong when it compares every index with its table besides; reads everything."""
-    return _complaints(connection, "PRAGMA integrity_check(100)")
+def broken_indexes(connection: Connection, table: str | None = None) -> list[str]:
+    """Return what SQLite finds wrong when it compares every index with its table besides; reads it all, or one table.
+
+    When it is interrupted, that is its last complaint.
+    """
+    return _complaints(connection, f"PRAGMA integrity_check({'100' if table is None else table})")
 
 
 def _complaints(connection: Connection, check: str) -> list[str]:
@@ -332,7 +335,7 @@ def _complaints(connection: Connection, check: str) -> list[str]:
     try:
         found.extend(str(row[0]) for row in connection.execute(check))
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode & _PRIMARY_CODE not in _CORRUPTION_CODES:
+        if error.sqlite_errorcode & _PRIMARY_CODE not in _CORRUPTION_CODES | {sqlite3.SQLITE_INTERRUPT}:
             raise
         return [*found, str(error)]  # too damaged to be looked through
     return [] if found == ["ok"] else found

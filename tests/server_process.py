@@ -34,6 +34,7 @@ class ServerProcess:
     def __init__(self, folder: Path, port: int, environ: Mapping[str, str] | None = None) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
+        self.data = folder / "data"
         self._folder = folder
         self._log_path = folder / "server.log"
         self._environ = dict(environ or {})
@@ -112,7 +113,7 @@ class ServerProcess:
         passed = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH") if name in os.environ}
         ours = {
             "ENGRAM_BIND_ADDR": f"127.0.0.1:{self.port}",
-            "ENGRAM_DATA_DIR": str(self._folder / "data"),
+            "ENGRAM_DATA_DIR": str(self.data),
             "PYTHONPATH": str(PROJECT),
         }
         return {**passed, **ours, **self._environ}
@@ -133,7 +134,7 @@ class ServerProcess:
 
 
 _ports = itertools.cycle(range(20_000, 32_000))
-for _ in range(os.getpid() * 97 % 12_000):  # processes that test at the same time begin at different ports
+for _ in range(os.getpid() * 4_999 % 12_000):  # processes that test at the same time begin at different ports
     next(_ports)
 
 

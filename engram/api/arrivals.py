@@ -24,6 +24,7 @@ from engram.events import (
     WorkAbandoned,
 )
 from engram.projections import sessions
+from engram.projections.erasures import BEGINNINGS
 from engram.projections.facts import same_text
 from engram.projections.lives import DONE, Life
 
@@ -67,8 +68,12 @@ def sort(life: Life | None, events: Sequence[Event], space: Space, *, deletions:
     kept: list[Event] = []
     words: list[Word] = []
     arriving = {event.message_id: event for event in events if isinstance(event, MessageAppended)}
+    begins = False
     for event in events:
         word = _word(life, event, deletions=deletions)
+        begins = begins or (life is None and isinstance(event, BEGINNINGS))
+        if begins and deletions and isinstance(event, MessageDeleted):
+            word = Word.NEW  # it keeps the place of a message that was forgotten
         if isinstance(event, MessageEmbedded):
             word, event = _vectors(life, event, arriving.get(event.message_id), space)  # noqa: PLW2901 - as it is here
         words.append(word)
@@ -93,7 +98,7 @@ def _word(life: Life | None, event: Event, *, deletions: bool) -> Word:  # noqa:
         case FactPinned():
             return Word.NEW if life is None or same_text(life, event.text) is None else Word.THERE
         case VisibilityChanged():
-            if life is None:
+            if life is None or event.at_ms > life.updated_at_ms:
                 return Word.NEW
             stands = life.visibility == event.visibility or life.updated_at_ms > event.at_ms
             return Word.THERE if stands else Word.NEW
@@ -118,13 +123,23 @@ def _message(life: Life, event: MessageAppended) -> Word:
 
 
 def _deletion(life: Life, event: MessageDeleted | FactUnpinned | SessionDeleted) -> Word:
-    """Return whether a deletion still has something to forget: what is younger than it was made again afterwards."""
+    """Return whether a deletion still has something to forget: what is younger than it was made again afterwards.
+
+    One that has not, of a session that is there, is taken as well if it is the latest that is known of the session:
+    it is its last change.
+    """
+    is_last_change = event.at_ms > life.updated_at_ms
     match event:
         case MessageDeleted():
-            return Word.THERE if event.message_id in life.tombstones else Word.NEW
+            if event.message_id in life.tombstones:
+                return Word.NEW if is_last_change else Word.THERE
+            known = life.messages.get(event.message_id)
+            is_younger = life.created_at_ms > event.at_ms if known is None else known.at_ms >= event.at_ms
+            return Word.FOREIGN if is_younger else Word.NEW
         case FactUnpinned():
             fact = life.facts.get(event.fact_id)
-            return Word.NEW if fact is not None and fact.at_ms < event.at_ms else Word.FOREIGN
+            forgets = is_last_change if fact is None else fact.at_ms < event.at_ms
+            return Word.NEW if forgets else Word.FOREIGN
         case SessionDeleted():
             return Word.NEW if life.created_at_ms < event.at_ms else Word.FOREIGN
         case _:

@@ -11,7 +11,7 @@ from engram.api.replies import Reply, say
 from engram.api.schemas import Counts, FactView, Id, Index, MessageView, Visible
 from engram.api.times import format_time
 from engram.api.views import view_fact, view_message, view_session
-from engram.errors import NotFoundError
+from engram.errors import InvalidError, NotFoundError
 from engram.recall.differences import Difference, difference
 from engram.recall.lookback import Lookback, Past
 from engram.recall.reader import Context
@@ -82,12 +82,23 @@ async def get_difference(call: Call) -> Reply:
     first = call.text("from")
     last = call.text("to")
     assert first is not None, "it has a default"
+    from_index = await index_of(call, "from", first)  # before `to`: both may be now, and the log goes on
     to_index = call.services.reads.applied_index if last is None else await index_of(call, "to", last)
-    from_index = min(await index_of(call, "from", first), to_index)
+    check_order(("from", from_index), ("to", to_index))
     lookback = call.services.lookback
     assert lookback is not None, "an index was found by it"
     call.read_index = to_index
     return say(await compare(lookback, session_id, call.tenant, from_index, to_index, call.text("query")))
+
+
+def check_order(first: tuple[str, int], last: tuple[str, int]) -> None:
+    """Check two moments, each with its name and its log index.
+
+    Raises:
+        InvalidError: The first is behind the last.
+    """
+    if first[1] > last[1]:
+        raise InvalidError(f"{first[0]} is log entry {first[1]}, which is behind {last[0]}, log entry {last[1]}")
 
 
 async def compare(

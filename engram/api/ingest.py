@@ -52,6 +52,10 @@ class Ingest:
         self._waiting: list[_Waiting] = []
         self._waiting_characters = 0
 
+    def use(self, embedder: LocalEmbedder | None) -> None:
+        """Make vectors by `embedder` from now on; None: they come later, from a worker."""
+        self._embedder = embedder
+
     async def prepare(self, texts: Sequence[str]) -> Prepared:
         """Return what `texts` need; long ones are worked on in a thread."""
         characters = sum(map(len, texts))

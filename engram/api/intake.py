@@ -137,6 +137,10 @@ class Intake:
         self._space = space
         self._imports = 0
 
+    def use(self, model: str, dimension: int) -> None:
+        """Take vectors of this model and width as they come from now on."""
+        self._space = Space(model, dimension)
+
     @contextmanager
     def admit(self) -> Iterator[None]:
         """Count one more import while this is entered.

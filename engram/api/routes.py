@@ -23,6 +23,7 @@ from engram.api.parameters import (
     Time,
     Words,
 )
+from engram.api.reembedding import reembed_routes
 from engram.api.replies import Reply
 from engram.api.route import Route
 from engram.api.schemas import (
@@ -313,6 +314,7 @@ ROUTES: Sequence[Route] = (
     ),
     *copy_routes(problems=_READ),
     *admin_routes(),
+    *reembed_routes(),
     import_route(problems=_WRITE),
     *event_routes(page=PAGE, read=READ, problems=_READ),
     Route(

@@ -9,6 +9,7 @@ from engram.api.ingest import Ingest
 from engram.api.intake import Intake
 from engram.api.open_streams import OpenStreams
 from engram.clock import Clock
+from engram.inference.choice import Move, Wanted
 from engram.log.status import ClusterStatus
 from engram.metrics import Metrics
 from engram.moving.copying import Copier
@@ -179,6 +180,22 @@ class Cluster(Protocol):
         """
 
 
+class Reembeds(Protocol):
+    """Who moves memory to another embedder."""
+
+    async def begin(self, wanted: Wanted) -> Move:
+        """Begin a move; the first vectors are in the log when this returns.
+
+        Raises:
+            InvalidError: There is no such embedder, or not for this node.
+            ConflictError: A move is under way, or the embedder is in use already.
+            UnavailableError, TimedOutError: It does not work, or the log does not take its vectors now.
+        """
+
+    def status(self) -> Move:
+        """Return how far the move is."""
+
+
 class Dependency(NamedTuple):
     """One thing that the node stands on."""
 
@@ -219,6 +236,8 @@ class Services:
     """The latest digests of the read models; None before the first."""
     upkeep: Upkeep | None = None
     """None: nothing is verified or rebuilt here."""
+    reembeds: Reembeds | None = None
+    """None: nothing is embedded here."""
     read_only: str | None = None
     """Why nothing can be written here; None: it can."""
     streams: OpenStreams = field(default_factory=OpenStreams)

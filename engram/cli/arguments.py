@@ -36,7 +36,7 @@ def parser(version: str) -> argparse.ArgumentParser:
     _add_moving(commands)
     _add_cluster(commands)
     _add_log(commands)
-    commands.add_parser("reembed", help="give every message vectors of the model that is set now; may be repeated")
+    _add_reembed(commands)
     rebuild = commands.add_parser("rebuild", help="drop read models and build them again from the log")
     rebuild.add_argument(
         "target", nargs="?", choices=("projections", "lancedb", "redis", "all"), default="all", help="default: all"
@@ -66,6 +66,25 @@ def _add_replay(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     replay.add_argument("--json", action="store_true", help="print one JSON document")
     replay.add_argument("--serve", action="store_true", help="answer the reads of the HTTP interface until Ctrl-C")
     replay.add_argument("--port", type=_port, metavar="PORT", default=0, help="with --serve; default: any free one")
+
+
+def _add_reembed(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    reembed = commands.add_parser(
+        "reembed", help="give every message vectors of another embedder; may be stopped and repeated"
+    )
+    reembed.add_argument(
+        "--url",
+        type=_url,
+        help="of a running node, which goes on serving; default: the data folder of a stopped one, by its settings",
+    )
+    reembed.add_argument(
+        "--embedder", choices=("builtin", "minilm", "openai"), help="with --url: the new one; default: only watch"
+    )
+    reembed.add_argument("--model", metavar="NAME", help="with --embedder openai: a model of the server")
+    reembed.add_argument("--dimension", type=_index, metavar="N", help="with --model: numbers in its vectors")
+    reembed.add_argument(
+        "--base-url", type=_url, metavar="URL", help="with --model: a server without a key; default: that of the node"
+    )
 
 
 def _add_moving(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

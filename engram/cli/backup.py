@@ -59,7 +59,7 @@ async def _source(config: Config, wanted: Wanted, progress: Progress) -> AsyncIt
         async with stream_from(wanted.url, "/backup") as parts:
             yield parts
         return
-    async with open_clean_log(config, progress) as (log, stopped):
+    async with open_clean_log(config, progress) as (log, stopped, _):
         progress.say(f"backing up {config.log_path}")
         state = log.state
         head = Head(

@@ -53,8 +53,10 @@ async def settled_index(log: SqliteLog) -> int:
 
 
 @asynccontextmanager
-async def open_clean_log(config: Config, progress: Progress) -> AsyncIterator[tuple[SqliteLog, StoppedLog]]:
-    """Open the log, which is checked, and finish what is still to be erased from it.
+async def open_clean_log(
+    config: Config, progress: Progress
+) -> AsyncIterator[tuple[SqliteLog, StoppedLog, PrimaryStore]]:
+    """Open the log, which is checked, and finish what is still to be erased from it; the read models have folded it.
 
     Raises:
         ConfigError: There is none.
@@ -72,6 +74,6 @@ async def open_clean_log(config: Config, progress: Progress) -> AsyncIterator[tu
             eraser = Eraser(stopped, store, None)
             while await eraser.clean_log():
                 pass
+            yield log, stopped, store
         finally:
             await store.close()
-        yield log, stopped

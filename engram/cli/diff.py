@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from engram.api.as_of import index_among
-from engram.api.differences import DifferenceView, Shown, compare
+from engram.api.differences import DifferenceView, Shown, check_order, compare
 from engram.cli.progress import Progress
 from engram.cli.remote import RemoteError, stream_from
 from engram.cli.stopped import commit_index, fold, open_log
@@ -120,8 +120,9 @@ async def _compare(config: Config, wanted: Wanted, log: SqliteLog, store: Primar
     )
     applied_index = store.applied_index
     try:
+        first = await index_among(lookback, applied_index, "--from", wanted.first)
         last = applied_index if wanted.last is None else await index_among(lookback, applied_index, "--to", wanted.last)
-        first = min(last, await index_among(lookback, applied_index, "--from", wanted.first))
+        check_order(("--from", first), ("--to", last))
         return await compare(lookback, wanted.session, TENANT_DEFAULT, first, last, wanted.query)
     finally:
         searcher.close()

@@ -10,7 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from engram import __version__, logs, node
-from engram.cli import backup, cluster, diff, export, import_, rebuild, reembed, replay, restore, show, upkeep, verify
+from engram.cli import (
+    backup,
+    cluster,
+    diff,
+    export,
+    import_,
+    rebuild,
+    reembed,
+    reembed_running,
+    replay,
+    restore,
+    show,
+    upkeep,
+    verify,
+)
 from engram.cli.arguments import parser
 from engram.cli.progress import Progress
 from engram.config import Config
@@ -105,6 +119,15 @@ def _rebuild(config: Config, arguments: argparse.Namespace) -> Coroutine[Any, An
     return rebuild.run(config, arguments.target, Progress())
 
 
+def _reembed(config: Config, arguments: argparse.Namespace) -> Coroutine[Any, Any, int]:
+    wanted = reembed_running.Wanted.of(arguments)
+    if wanted.url is not None:
+        return reembed_running.run(wanted, Progress())
+    if wanted.body():
+        raise ConfigError("--embedder, --model, --dimension and --base-url need --url: without it the settings count")
+    return reembed.run(config, Progress())
+
+
 Command = Callable[[Config, argparse.Namespace], Coroutine[Any, Any, int]]
 
 _COMMANDS: Mapping[str, Command] = {
@@ -119,7 +142,7 @@ _COMMANDS: Mapping[str, Command] = {
     "log": lambda config, arguments: show.run(config, show.Wanted.of(arguments), sys.stdout),
     "rebuild": _rebuild,
     "replay": lambda config, arguments: replay.run(config, replay.Wanted.of(arguments), sys.stdout, Progress()),
-    "reembed": lambda config, _: reembed.run(config, Progress()),
+    "reembed": _reembed,
     "restore": lambda config, arguments: restore.run(config, restore.Wanted.of(arguments), Progress()),
 }
 

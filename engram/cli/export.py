@@ -60,7 +60,7 @@ async def _source(config: Config, wanted: Wanted, progress: Progress) -> AsyncIt
         async with stream_from(wanted.url, f"/export?{wanted.query()}") as parts:
             yield parts
         return
-    async with open_clean_log(config, progress) as (log, stopped):
+    async with open_clean_log(config, progress) as (log, stopped, store):
         head = ExportHead(
             engram=__version__,
             created_at_ms=SystemClock().now_ms(),
@@ -69,5 +69,5 @@ async def _source(config: Config, wanted: Wanted, progress: Progress) -> AsyncIt
             after=wanted.after,
             session_id=wanted.session_id,
         )
-        async with aclosing(export(stopped, head)) as lines:
+        async with aclosing(export(stopped, store, head)) as lines:
             yield lines

@@ -7,6 +7,7 @@ taken in changes nothing.
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -86,7 +87,7 @@ async def _import_one(sender: "_Sender", file: str, from_line: int, progress: Pr
                     done.append(_told(imported, progress))
                     advance(part.size_bytes)
     except (RemoteError, CorruptionError) as error:
-        raise type(error)(f"{file}: {error}; {_how_far(reached)}") from None
+        raise type(error)(f"{file}: {error}; {_how_far(_before(error, reached))}") from None
     except asyncio.CancelledError:
         progress.say(f"{file}: {_how_far(reached)}")
         raise
@@ -104,9 +105,15 @@ def _told(imported: Imported, progress: Progress) -> Imported:
     return imported
 
 
+def _before(error: Exception, reached: int) -> int:
+    """Return the last line that is imported: one that is refused by its number comes behind those before it."""
+    named = _REFUSED_LINE.match(str(error))
+    return reached if named is None else int(named[1]) - 1
+
+
 def _how_far(line: int) -> str:
     if line <= 1:
-        return "nothing before that was sent"
+        return "nothing before that is known to be imported"
     return f"everything up to line {line} is imported: run the command again, or go on with --from-line {line + 1}"
 
 
@@ -160,6 +167,10 @@ def _part(head: ExportHead | None, entries: Sequence[ExportEntry], first_line: i
         data += writer.add(entry.index, entry.events)
     data += writer.end(entries[-1].index if entries else head.after)
     return _Part(first_line, first_line + len(entries) - 1, bytes(data), size_bytes)
+
+
+_REFUSED_LINE: Final = re.compile(r"line (\d+): ")
+"""How a problem begins that is one line's; what stands before the line is imported then."""
 
 
 class _Sender:

@@ -5,10 +5,9 @@ from pathlib import Path
 
 from engram.cli.progress import Progress
 from engram.cli.stopped import commit_index, fold, open_log, sqlite_files
-from engram.clock import SystemClock
 from engram.config import Config
 from engram.errors import ConfigError, EngramError, StorageError
-from engram.foundation import check_embedding_space, make_embedder, open_redis_of
+from engram.foundation import open_redis_of, stored_space
 from engram.log.sqlite import SqliteLog
 from engram.projections import lance_feed, redis_rebuilding
 from engram.projections.lance_store import LanceError, LanceStore
@@ -20,7 +19,7 @@ async def run(config: Config, target: str, progress: Progress) -> int:
     """Rebuild `target`: projections, lancedb, redis or all. Stopped halfway, a node or another run goes on from there.
 
     Raises:
-        ConfigError: There is no log, no Redis is set, or the vectors in the log are not of the model that is set.
+        ConfigError: There is no log, or no Redis is set.
         CorruptionError: The log is not as it was written.
         StorageError: A node runs, or the disk, LanceDB or Redis failed.
     """
@@ -45,13 +44,11 @@ async def rebuild_lancedb(config: Config, store: PrimaryStore, progress: Progres
     """Write the long-term store anew from the primary store.
 
     Raises:
-        ConfigError: The vectors that are stored are not of the model that is set.
         StorageError: LanceDB failed.
     """
-    embedder = await asyncio.to_thread(make_embedder, config, SystemClock())
-    await check_embedding_space(store, embedder)
+    space = await stored_space(config, store)
     counts = await store.counts()
-    lance = LanceStore(config.lance_uri, model=embedder.model, dimension=embedder.dimension)
+    lance = LanceStore(config.lance_uri, **space._asdict())
     try:
         with progress.step("writing vectors to LanceDB", counts.messages - counts.pending_embeddings) as advance:
             rows = await lance_feed.rebuild(lance, store, advance)
@@ -59,7 +56,7 @@ async def rebuild_lancedb(config: Config, store: PrimaryStore, progress: Progres
         raise _failure(config, error) from error
     finally:
         await lance.stop()
-    progress.say(f"LanceDB at {config.lance_uri} holds {rows} vectors of {embedder.model}")
+    progress.say(f"LanceDB at {config.lance_uri} holds {rows} vectors of {space.model}")
 
 
 async def rebuild_redis(config: Config, log: SqliteLog, store: PrimaryStore, progress: Progress) -> None:

@@ -11,8 +11,6 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Final, NamedTuple, Self, TextIO
 
-import msgspec
-
 from engram.api.as_of import Moment
 from engram.api.times import format_time, parse_time
 from engram.cli import replay_printing, replay_serving
@@ -27,7 +25,8 @@ from engram.foundation import STANDALONE_ID
 from engram.log.consensus.types import Entry, EntryKind
 from engram.log.restoring import make_log
 from engram.log.sqlite import SqliteLog
-from engram.projections.forgetting import Forgetting
+from engram.projections.entries import LogEntry
+from engram.projections.forgetting import ErasedLog, Forgetting
 from engram.projections.places import time_of
 from engram.projections.scratch import REPLAY, scratch
 from engram.projections.sqlite_store import PrimaryStore
@@ -64,27 +63,39 @@ class Wanted(NamedTuple):
 class PastLog:
     """A log up to one index, without what was forgotten behind it."""
 
-    def __init__(self, log: SqliteLog, index: int, forgetting: Forgetting) -> None:
+    def __init__(self, log: ErasedLog, index: int) -> None:
         self._log = log
-        self._forgetting = forgetting
         self.index = index
 
-    async def read(self, after: int, limit: int) -> Sequence[Entry]:
+    async def read(self, after: int, limit: int) -> Sequence[LogEntry]:
         """Return the first entries behind the index `after`, `limit` of them at most."""
-        return [self._left(entry) for entry in await self._log.read(after, self.index, limit)]
+        entries = await self._log.read(after, min(limit, self.index - after)) if after < self.index else ()
+        return [entry for entry in entries if entry.index <= self.index]
 
-    async def batches(self) -> AsyncIterator[Sequence[Entry]]:
+    async def batches(self) -> AsyncIterator[Sequence[LogEntry]]:
         """Yield all entries, in order."""
         after = 0
-        while after < self.index and (batch := await self.read(after, READ_ENTRIES_MAX)):
+        while batch := await self.read(after, READ_ENTRIES_MAX):
             yield batch
             after = batch[-1].index
 
-    def _left(self, entry: Entry) -> Entry:
-        if entry.kind != EntryKind.NORMAL:
-            return entry
-        left = self._forgetting.left(entry.index, entry.data)
-        return entry if left is entry.data else msgspec.structs.replace(entry, data=left)
+
+class _Committed:
+    """A log up to its last committed index."""
+
+    def __init__(self, log: SqliteLog) -> None:
+        self._log = log
+        self.last = commit_index(log)
+
+    async def read(self, after: int, limit: int) -> Sequence[Entry]:
+        """Return the first entries behind the index `after`, `limit` of them at most."""
+        return await self._log.read(after, self.last, limit) if after < self.last else ()
+
+    async def batches(self, after: int) -> AsyncIterator[Sequence[Entry]]:
+        """Yield the entries behind the index `after`, in order."""
+        while batch := await self.read(after, READ_ENTRIES_MAX):
+            yield batch
+            after = batch[-1].index
 
 
 async def run(config: Config, wanted: Wanted, out: TextIO, progress: Progress) -> int:
@@ -103,8 +114,9 @@ async def run(config: Config, wanted: Wanted, out: TextIO, progress: Progress) -
     if wanted.backup is None and not await asyncio.to_thread(config.log_path.exists):
         raise ConfigError(f"there is no log at {config.log_path}; ENGRAM_DATA_DIR and RAFT_DB_PATH say where it is")
     async with scratch(folder, REPLAY) as room, _opened(config, wanted.backup, room, progress) as log:
-        index = await _index_of(log, wanted.to, progress)
-        past = PastLog(log, index, await _forgotten_behind(log, index, progress))
+        committed = _Committed(log)
+        index = await _index_of(committed, wanted.to, progress)
+        past = PastLog(await _without_forgotten(committed, index, room, progress), index)
         store = await PrimaryStore.open(room / "projections.db")
         try:
             with progress.step("folding the log", index) as advance:
@@ -140,16 +152,16 @@ async def _opened(config: Config, backup: Path | None, room: Path, progress: Pro
         await log.close()
 
 
-async def _index_of(log: SqliteLog, to: str, progress: Progress) -> int:
+async def _index_of(log: _Committed, to: str, progress: Progress) -> int:
     """Return the last index of a moment: that index, or the one before the first entry that is later."""
-    last = commit_index(log)
+    last = log.last
     if to.isdecimal():
         if not 1 <= int(to) <= last:
             raise InvalidError(f"--to is {to}; the log goes from entry 1 to entry {last}")
         return int(to)
     at_ms, is_later = parse_time("--to", to), False
     with progress.step("looking for the time", last) as advance:
-        async for batch in _committed(log, 0, last):
+        async for batch in log.batches(0):
             for entry in batch:
                 entry_ms = time_of(entry)
                 if entry_ms > at_ms and is_later:
@@ -161,23 +173,24 @@ async def _index_of(log: SqliteLog, to: str, progress: Progress) -> int:
     return last
 
 
-async def _forgotten_behind(log: SqliteLog, index: int, progress: Progress) -> Forgetting:
-    forgetting = Forgetting()
-    last = commit_index(log)
-    if index < last:
-        with progress.step("looking for what was forgotten since", last - index) as advance:
-            async for batch in _committed(log, index, last):
+async def _without_forgotten(log: _Committed, index: int, room: Path, progress: Progress) -> ErasedLog:
+    """Return the log without what was forgotten behind `index`."""
+    left, forgetting = ErasedLog(log), Forgetting()
+    if index < log.last:
+        with progress.step("looking for what was forgotten since", log.last - index) as advance:
+            async for batch in log.batches(index):
                 for entry in batch:
                     if entry.kind == EntryKind.NORMAL and entry.data:
-                        forgetting.note(entry.index, decode(entry.data))
+                        forgetting.note(decode(entry.data))
                 advance(len(batch))
-    return forgetting
-
-
-async def _committed(log: SqliteLog, after: int, last: int) -> AsyncIterator[Sequence[Entry]]:
-    while after < last and (batch := await log.read(after, last)):
-        yield batch
-        after = batch[-1].index
+    if forgetting:
+        store = await PrimaryStore.open(room / "forgotten.db")
+        try:
+            with progress.step("forgetting it", log.last) as advance:
+                await forgetting.erase(left, store, advance)
+        finally:
+            await store.close()
+    return left
 
 
 async def _fold(past: PastLog, store: PrimaryStore, advance: Callable[[int], None]) -> None:

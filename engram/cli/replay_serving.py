@@ -17,8 +17,9 @@ from engram.cli.progress import Progress
 from engram.clock import SystemClock
 from engram.config import Config
 from engram.errors import ConfigError, NotReadyError
-from engram.foundation import AnyEmbedder, make_embedder
+from engram.foundation import make_embedder
 from engram.inference.builtin import BuiltinEmbedder
+from engram.inference.choice import AnyEmbedder
 from engram.inference.tokens import TokenCounter
 from engram.log.position import Position
 from engram.metrics import Metrics

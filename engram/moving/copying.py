@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import Protocol
 
 from engram.errors import NotReadyError, OverloadedError
 from engram.moving.backup import Erased, Pending, backup, wait_clean
 from engram.moving.backup_format import Head
-from engram.moving.export import export
+from engram.moving.export import Ledger, export
 from engram.moving.export_format import ExportHead
 from engram.moving.rows import Log
 
@@ -18,18 +19,22 @@ CLEAN_S = 10.0
 """How long a copy waits for what was deleted before to be erased."""
 
 
+class Store(Pending, Ledger, Protocol):
+    """The part of the primary store that knows what is still to be erased, and what counted."""
+
+
 class Copier:
     """Hands out copies of one node's log.
 
     Args:
         log: What is copied.
-        pending, erased: What is still to be erased from it, and when it is.
+        store, erased: What is still to be erased from it, and when it is; and what of it counted.
         head: What a backup says of where it comes from, now.
     """
 
-    def __init__(self, log: Log, pending: Pending, erased: Erased, head: Callable[[], Head]) -> None:
+    def __init__(self, log: Log, store: Store, erased: Erased, head: Callable[[], Head]) -> None:
         self._log = log
-        self._pending = pending
+        self._store = store
         self._erased = erased
         self._head = head
         self._copies = 0
@@ -55,7 +60,7 @@ class Copier:
                 after=after,
                 session_id=session_id,
             )
-            return export(self._log, head)
+            return export(self._log, self._store, head)
 
         return self._one_of_few(begin)
 
@@ -74,7 +79,7 @@ class Copier:
     async def _wait_clean(self) -> None:
         try:
             async with asyncio.timeout(CLEAN_S):
-                await wait_clean(self._pending, self._erased, self._log.applied_index)
+                await wait_clean(self._store, self._erased, self._log.applied_index)
         except TimeoutError:
             raise NotReadyError(
                 f"what was deleted is not erased from the log within {CLEAN_S:g} s: try again"

@@ -179,6 +179,8 @@ class ExportReader:
             raise self._damaged(f"has entry {entry.index}, behind entry {self._index}")
         if len({(event.tenant, event.session_id) for event in entry.events}) != 1:
             raise self._damaged("has not one session: an entry holds events of exactly one")
+        if len({event.at_ms for event in entry.events}) != 1:
+            raise self._damaged("has not one time: the events of an entry were recorded together")
         self._index = entry.index
         self._entries += 1
         self._events += len(entry.events)

@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from functools import partial
 from typing import Final, Literal, NamedTuple, Protocol, TypeVar
 
-from engram.database import Connection, broken_indexes
+from engram.database import Connection
 from engram.events import TENANT_DEFAULT
 from engram.projections.read_models import READ_MODELS, ReadModel, Row
-from engram.projections.slots import log_index_of
-from engram.projections.sqlite_slices import Key, Names, Slice, first_forgotten, names, read_range, read_slice
+from engram.projections.sqlite_slices import Key, Names, Slice, names, read_range, read_slice
 
 SLICE_ROWS: Final = 2_000
 """Rows of a piece: some 10 ms of reading, in which the file cannot be cleaned of what was deleted, and a few MB."""
@@ -73,18 +72,6 @@ async def compare(
     for model in READ_MODELS:
         async for step in _compare_model(model, stored, wanted, catch_up, rows, tries):
             yield step
-
-
-async def check_file(stored: Store) -> list[Difference]:
-    """Return what is wrong with the file itself: indexes that miss rows, and text of messages that are gone."""
-    problems = [
-        Difference("primary", "indexes", None, "", 0, problem) for problem in (await stored.ask(broken_indexes))[:1]
-    ]
-    slot = await stored.ask(first_forgotten)
-    if slot is not None:
-        index = log_index_of(slot)
-        problems.append(Difference("primary", "contents", None, "", index, "a deleted message still has its content"))
-    return problems
 
 
 async def _compare_model(

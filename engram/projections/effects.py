@@ -35,6 +35,23 @@ def effective(connection: Connection, entries: Sequence[Decoded]) -> list[list[b
         return [_effective(connection, entry, lives) for entry in entries]
 
 
+def without_effect(connection: Connection, entries: Sequence[Decoded]) -> set[int]:
+    """Return the log indexes of `entries`, all of which were folded, that no read model knows of.
+
+    They were refused, said before, or came too late. Of a session that is gone, or that was made again since, nothing is
+    told; nor of an entry that ends one.
+    """
+    with snapshot(connection):
+        return {entry.log_index for entry in entries if entry.events and _had_none(connection, entry)}
+
+
+def _had_none(connection: Connection, entry: Decoded) -> bool:
+    life = connection.execute(_LIFE, (entry.events[0].tenant, entry.events[0].session_id)).fetchone()
+    if life is None or life[0] > entry.log_index or any(isinstance(event, SessionDeleted) for event in entry.events):
+        return False
+    return connection.execute(_TOUCHED, (life[0], entry.log_index)).fetchone() is None
+
+
 def named(connection: Connection, session_key: int, *, after: int, limit: int) -> list[int]:
     """Return the log indexes of the entries that are about a session, whether they had an effect or not."""
     return [row[0] for row in connection.execute(_NAMED, (session_key, after, limit)).fetchall()]

@@ -1,96 +1,115 @@
-"""What was forgotten after a place in the log, so that a fold up to that place does not bring it back.
+"""What a log says once everything is erased from it that was forgotten, without a change to the log itself.
 
 Erased entries have lost it already. Between a deletion and its erasure, which a stopped node may have left undone, the
-log still holds the text: here it is left out on the way into the fold, as the eraser would.
+log still holds the text, and a fold up to a place before the deletion would bring it back. Which entries carry it is known
+to the fold alone (an id may have named several texts, and a text may have had several ids). So the sessions that something
+was deleted from are folded to the end of the log, and the eraser works on a layer above it.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Final, Protocol
 
-from engram.events import Event, FactPinned, FactUnpinned, MessageDeleted, SessionDeleted, decode
-from engram.projections.erasures import ERASED, Erasure, Kind, rewrite
+import msgspec
+
+from engram.events import TENANT_DEFAULT, Event, FactUnpinned, MessageDeleted, SessionDeleted
+from engram.projections.entries import LogEntry
+from engram.projections.eraser import Eraser
+from engram.projections.sqlite_store import NORMAL, PrimaryStore
+
+DELETIONS: Final = (SessionDeleted, MessageDeleted, FactUnpinned)
+
+BATCH: Final = 1_024
+"""Entries that are read and folded at a time."""
 
 
-class _Subject(NamedTuple):
-    kind: Kind
-    name: str
-    deleted_index: int
-    """The deletion."""
-    text: str | None
-    """Of a fact."""
+class Log(Protocol):
+    """A log that is read."""
+
+    async def read(self, after: int, limit: int) -> Sequence[LogEntry]:
+        """Return the first entries behind the index `after`, `limit` of them at most; none at the end."""
 
 
-@dataclass(slots=True)
-class _Forgotten:
-    """What was forgotten of the sessions of one name: until which entry."""
+class Left(msgspec.Struct, frozen=True):
+    """An entry with what is left of it."""
 
-    whole: int = 0
-    subjects: dict[tuple[Kind, str], int] = field(default_factory=dict)
-    texts: dict[str, int] = field(default_factory=dict)
-    """Texts of forgotten facts, met on the way: the same text again was a duplicate, and must not take their place."""
+    index: int
+    term: int
+    kind: int
+    data: bytes
+
+
+class ErasedLog:
+    """A log as it is when erasures are done. What they change lies here, and nothing is written."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._payloads: dict[int, bytes] = {}
+
+    async def read(self, after: int, limit: int) -> Sequence[LogEntry]:
+        """Return the first entries behind the index `after`, `limit` of them at most."""
+        return [self._left(entry) for entry in await self._log.read(after, limit)]
+
+    async def entries(self, after: int) -> AsyncIterator[Sequence[LogEntry]]:
+        """Yield the entries behind the index `after`, and end."""
+        while batch := await self.read(after, BATCH):
+            yield batch
+            after = batch[-1].index
+
+    async def rewrite(self, payloads: Mapping[int, bytes]) -> None:
+        """Let entries have other payloads, by log index."""
+        self._payloads |= payloads
+
+    def _left(self, entry: LogEntry) -> LogEntry:
+        data = self._payloads.get(entry.index)
+        return entry if data is None else Left(entry.index, entry.term, entry.kind, data)
 
 
 class Forgetting:
-    """Deletions, and payloads without what they forgot. It holds ids, one for each deletion that it was told of."""
+    """The sessions that something was deleted from: it holds their ids."""
 
     def __init__(self) -> None:
-        self._sessions: dict[tuple[str, str], _Forgotten] = {}
+        self._sessions: set[tuple[str, str]] = set()
 
-    def note(self, log_index: int, events: Iterable[Event]) -> None:
-        """Take note of the deletions in an entry behind the place that is looked back to."""
-        for event in events:
-            match event:
-                case SessionDeleted():
-                    self._of(event).whole = log_index
-                case MessageDeleted():
-                    self._of(event).subjects[Kind.MESSAGE, event.message_id] = log_index
-                case FactUnpinned():
-                    self._of(event).subjects[Kind.FACT, event.fact_id] = log_index
-                case _:
-                    pass
+    def note(self, events: Iterable[Event]) -> None:
+        """Take note of the deletions among events behind the place that is looked back to."""
+        self._sessions.update((event.tenant, event.session_id) for event in events if isinstance(event, DELETIONS))
 
-    def left(self, log_index: int, payload: bytes) -> bytes:
-        """Return an entry's payload without what was forgotten; entries come in order.
+    def __bool__(self) -> bool:
+        return bool(self._sessions)
+
+    async def erase(self, log: ErasedLog, store: PrimaryStore, advance: Callable[[int], None]) -> None:
+        """Erase from `log` what was forgotten of the sessions, which are folded into `store`, an empty one, for that.
 
         Raises:
-            CorruptionError: It cannot be decoded.
+            CorruptionError: An entry cannot be decoded.
         """
-        if not payload or not self._sessions:
-            return payload
-        events = decode(payload)
-        forgotten = self._sessions.get((events[0].tenant, events[0].session_id))
-        if forgotten is None:
-            return payload
-        if log_index <= forgotten.whole:
-            return ERASED
-        for subject in _subjects(events, forgotten):
-            payload = _without(payload, log_index, subject, events[0])
-        return payload
+        async for batch in log.entries(0):
+            await store.apply([self._about(entry) for entry in batch])
+            advance(len(batch))
+        eraser = Eraser(log, store, None)
+        while await eraser.clean_log():
+            pass
 
-    def _of(self, event: Event) -> _Forgotten:
-        return self._sessions.setdefault((event.tenant, event.session_id), _Forgotten())
+    def _about(self, entry: LogEntry) -> LogEntry:
+        if entry.kind != NORMAL or not entry.data or _session_of(entry.data) in self._sessions:
+            return entry
+        return Left(entry.index, entry.term, entry.kind, b"")
 
 
-def _subjects(events: Sequence[Event], forgotten: _Forgotten) -> list[_Subject]:
-    """Return what of an entry was forgotten; remembers the texts of facts among it."""
-    found: dict[_Subject, None] = {}
-    for event in events:
-        if isinstance(event, FactPinned):
-            subject = (Kind.FACT, event.fact_id)
-            if subject in forgotten.subjects:
-                forgotten.texts[event.text] = forgotten.subjects[subject]
-            if event.text in forgotten.texts:
-                found[_Subject(*subject, forgotten.texts[event.text], event.text)] = None
-        elif (subject := (Kind.MESSAGE, getattr(event, "message_id", ""))) in forgotten.subjects:
-            found[_Subject(*subject, forgotten.subjects[subject], None)] = None
-    return list(found)
+class _Named(msgspec.Struct):
+    """What an event says of whom it is about; the rest is skipped."""
+
+    session_id: str
+    tenant: str = TENANT_DEFAULT
 
 
-def _without(payload: bytes, log_index: int, subject: _Subject, event: Event) -> bytes:
-    # The entry may be the one that the session began with: an event that makes it takes the place of what goes, which
-    # has no effect where the session was there before.
-    erasure = Erasure(
-        subject.deleted_index, subject.kind, subject.name, log_index, event.tenant, event.session_id, text=subject.text
-    )
-    return rewrite({log_index: payload}, erasure, {log_index}).get(log_index, payload)
+_named = msgspec.msgpack.Decoder(list[_Named])
+
+
+def _session_of(payload: bytes) -> tuple[str, str] | None:
+    """Return the session that an entry is about; None where the fold shall say what is wrong with it."""
+    try:
+        first, *_ = _named.decode(payload)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+    return (first.tenant, first.session_id)

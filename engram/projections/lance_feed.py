@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engram.clock import Clock
-from engram.projections.lance_rows import EmbeddedRow, Erasure, Scope
+from engram.projections.lance_rows import EmbeddedRow, Erasure, Scope, Space
 from engram.projections.lance_store import LanceError, LanceHit, LanceStore
 
 ERASURES_MAX = 256
@@ -134,11 +134,17 @@ class LanceFeed:
         self._ready = False
         self._is_stopping = False
         self._drops = False
+        self._wanted: Space | None = None
         self._is_refilling = False
         self._adds = 0
         self._optimized_s = clock.monotonic_s()
         self._optimize_took_s = 0.0
         self._retry_s = self._options.retry_s
+
+    @property
+    def space(self) -> Space:
+        """Whose vectors are in the store."""
+        return self._store.space
 
     def status(self) -> LanceStatus:
         """Return how it stands now."""
@@ -171,6 +177,11 @@ class LanceFeed:
             self._search_error = error
             self._wake.set()
             return None
+
+    def become(self, space: Space) -> None:
+        """Hold vectors of `space`: where they are others, drop everything, and write it again."""
+        self._wanted = space
+        self._wake.set()
 
     def refill(self) -> None:
         """Drop everything, and write it again."""
@@ -225,9 +236,12 @@ class LanceFeed:
             raise self._search_error
 
     async def _drop(self) -> None:
+        wanted = self._wanted or self._store.space
+        if wanted != self._store.space:
+            self._drops = self._is_refilling = True
         if self._drops:
             self._operation = "clear"
-            await self._store.clear()
+            await self._store.become(wanted)
             self._drops = False
 
     async def _forget(self) -> None:

@@ -93,8 +93,10 @@ class LanceStore:
     LanceDB is a LanceError, after which the store must be opened again.
     """
 
-    def __init__(self, uri: str, *, model: str, dimension: int) -> None:
+    def __init__(self, uri: str, *, model: str, dimension: int, takes_other: bool = False) -> None:
+        """`takes_other`: a table with vectors of another model is gone on with, until `become` says otherwise."""
         self._uri = uri
+        self._takes_other = takes_other
         self.space = Space(model, dimension)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engram-lance")
         self._lancedb: Any = None
@@ -150,6 +152,11 @@ class LanceStore:
     async def count(self) -> int:
         """Return the number of rows."""
         return await self._run(lambda: int(self._table.count_rows()))
+
+    async def become(self, space: Space) -> None:
+        """Drop the table and make it anew for another model: the cursor is 0. It need not be open."""
+        self.space = space
+        await self.clear()
 
     async def clear(self) -> None:
         """Drop the table and make it anew for this store's model: the cursor is 0. It need not be open."""
@@ -221,6 +228,9 @@ class LanceStore:
         if (model, dimension) != self.space:
             if self._table.count_rows() == 0:  # made before anything was written, and nothing can be lost
                 self._recreate()
+                return
+            if self._takes_other:
+                self.space = Space(model, dimension)
                 return
             raise ConfigError(
                 f"{self._uri} holds vectors of {model!r} with dimension {dimension}, but the embedder is "

@@ -21,9 +21,9 @@ ABANDONED: Final = 2
 
 
 class MessageState:
-    """A message as the fold sees it; the fields behind `vectors_index` may be changed by it."""
+    """A message as the fold sees it; the fields behind `at_ms` may be changed by it."""
 
-    __slots__ = ("embedding", "event", "model", "ordinal", "role", "slot", "text", "tokens", "vectors_index")
+    __slots__ = ("at_ms", "embedding", "event", "model", "ordinal", "role", "slot", "text", "tokens", "vectors_index")
 
     def __init__(
         self,
@@ -32,6 +32,7 @@ class MessageState:
         role: Role,
         text: str,
         tokens: int,
+        at_ms: int,
         embedding: Embedding,
         vectors_index: int = 0,
         model: str | None = None,
@@ -42,6 +43,7 @@ class MessageState:
         self.role = role
         self.text = text
         self.tokens = tokens
+        self.at_ms = at_ms
         self.embedding = embedding
         self.vectors_index = vectors_index
         """Log index of the entry that gave its vectors; 0 without."""
@@ -224,8 +226,12 @@ class View:
         return life
 
     def touch(self, life: Life, event: Event) -> None:
-        """Note that `event` had an effect on `life`."""
-        life.updated_at_ms = event.at_ms
+        """Note that `event` had an effect on `life`.
+
+        What is imported keeps its times, so an event may be older than those before it. The last change is the latest
+        by these times: that is the same whatever order things came in, and does not go back.
+        """
+        life.updated_at_ms = max(life.updated_at_ms, event.at_ms)
         if life.touched_index != self.log_index:
             life.touched_index = life.updated_index = self.log_index
             self.timeline.append((life.key, self.log_index))

@@ -20,7 +20,7 @@ def append(view: View, event: MessageAppended) -> Verdict:
         view.trace(life, message_subject(message_id))
         return Verdict(Outcome.DUPLICATE, known.log_index)
     message = MessageState(
-        view.take_slot(), life.next_ordinal, event.role, event.text, event.tokens, PENDING, event=event
+        view.take_slot(), life.next_ordinal, event.role, event.text, event.tokens, event.at_ms, PENDING, event=event
     )
     life.messages[message_id] = life.new_messages[message_id] = message
     life.next_ordinal += 1

@@ -188,7 +188,7 @@ class PastReads:
     async def _changed(self, row: SessionRow) -> SessionRow:
         """Return a session with the time of its last change, and open or closed as it was.
 
-        All events of an entry have one time: a command stamps them together.
+        All events of an entry have one time: a command stamps them together, and an import takes no others.
         """
         updated_at_ms = row.created_at_ms
         visibility: Visibility = "private"
@@ -198,7 +198,7 @@ class PastReads:
             wanted = [place for place in places if place <= self._index]
             async for entry in entries_at(self._log, wanted):
                 for told in _told_by(entry):
-                    updated_at_ms = told.at_ms
+                    updated_at_ms = max(updated_at_ms, told.at_ms)
                     visibility = told.visibility or visibility
             is_over = len(places) < TIMELINE_MAX or len(wanted) < len(places)
             after = places[-1] if places else after
@@ -214,7 +214,10 @@ def _embedding(doubt: Doubt, told: Mapping[int, Sequence[Event]]) -> Embedding:
                 case MessageEmbedded() if (
                     event.message_id == doubt.message_id and (event.source_index or index) == doubt.source_index
                 ):
-                    rows = [VectorRow(doubt.ordinal, chunk.start, chunk.end, chunk.vector) for chunk in event.chunks]
+                    rows = [
+                        VectorRow(doubt.ordinal, chunk.start, chunk.end, chunk.vector, event.model)
+                        for chunk in event.chunks
+                    ]
                     standing = Embedding("done", event.model, rows)
                 case WorkAbandoned(work="embedding") if event.message_id == doubt.message_id:
                     if standing.status == "pending":

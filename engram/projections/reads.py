@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from engram.database import Connection, Database
 from engram.events import TENANT_DEFAULT
-from engram.projections import effects, sqlite_reads
+from engram.projections import effects, sqlite_census, sqlite_reads
+from engram.projections.lance_rows import Space
 from engram.projections.ledger import Decoded
 from engram.projections.retention import Standing
 from engram.projections.rows import (
@@ -18,6 +19,7 @@ from engram.projections.rows import (
     RecallDelta,
     SessionRow,
 )
+from engram.projections.sqlite_census import Counted, Others
 from engram.projections.sqlite_reads import Conversation, Counts, EmbeddedRow, EmbeddingSpace
 from engram.projections.sqlite_standing import standing
 
@@ -143,15 +145,13 @@ class PrimaryReads:
         """Return messages whose embedding was given up; paged as `pending_embeddings` is."""
         return await self._reader.run(partial(sqlite_reads.waiting, status="abandoned", after=after, limit=limit))
 
-    async def messages_not_embedded_by(self, model: str, *, after: int = 0, limit: int) -> list[PendingEmbedding]:
-        """Return messages with vectors of another model; paged as `pending_embeddings` is."""
-        return await self._reader.run(
-            partial(sqlite_reads.messages_not_embedded_by, model=model, after=after, limit=limit)
-        )
+    async def embedded_otherwise(self, space: Space, *, after: int, limit: int) -> Others:
+        """Return which of the next `limit` messages behind the slot `after` have vectors, but not of `space`."""
+        return await self._reader.run(partial(sqlite_census.others, space=space, after=after, limit=limit))
 
-    async def count_not_embedded_by(self, model: str) -> int:
-        """Return how many messages have vectors of another model; reads them all."""
-        return await self._reader.run(partial(sqlite_reads.count_not_embedded_by, model=model))
+    async def census(self, *, after: int, limit: int) -> Counted:
+        """Count whose vectors the next `limit` messages behind the slot `after` have."""
+        return await self._reader.run(partial(sqlite_census.count, after=after, limit=limit))
 
     async def embedded_after(self, cursor: int, limit: int) -> list[EmbeddedRow]:
         """Return chunks whose vectors were given behind the log index `cursor`; paged as `pending_embeddings` is."""

@@ -89,6 +89,8 @@ class VectorRow(NamedTuple):
     start: int
     end: int
     vector: bytes
+    model: str = ""
+    """Who made it; vectors of two models are never compared."""
 
 
 class RecallDelta(NamedTuple):

@@ -13,7 +13,7 @@ Blanked rows cost a few bytes each; opening the file compacts it when there are 
 
 from typing import Final
 
-VERSION: Final = 3
+VERSION: Final = 4
 """Raise it whenever a table or a fold changes what it means: files of another version are built afresh from the log."""
 
 APPLICATION_ID: Final = 0x656E6772  # "engr"

@@ -20,7 +20,7 @@ FROM wanted CROSS JOIN sessions s USING (tenant, session_id) LEFT JOIN profiles 
 """
 _MESSAGE = """
 WITH wanted (session_key, message_id) AS (VALUES (?,?))
-SELECT session_key, message_id, slot, ordinal, role, text, tokens, embedding, vectors_index, model
+SELECT session_key, message_id, slot, ordinal, role, text, tokens, at_ms, embedding, vectors_index, model
 FROM wanted CROSS JOIN messages USING (session_key, message_id) CROSS JOIN contents USING (slot)
 """
 _TOMBSTONE = "SELECT 1 FROM tombstones WHERE session_key = ? AND message_id = ?"

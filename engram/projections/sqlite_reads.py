@@ -203,8 +203,9 @@ def recall_delta(connection: Connection, session_key: int, *, next_ordinal: int,
     with snapshot(connection):
         added = messages(connection, session_key, after=next_ordinal - 1, limit=-1, descending=False)
         query = (
-            'SELECT ordinal, start, "end", vector FROM vectors'
-            " WHERE session_key = ? AND session_key > 0 AND slot >= ? ORDER BY slot"
+            'SELECT v.ordinal, v.start, v."end", v.vector, m.model FROM vectors v'
+            " CROSS JOIN messages m ON m.session_key = v.session_key AND m.ordinal = v.ordinal"
+            " WHERE v.session_key = ? AND v.session_key > 0 AND v.slot >= ? ORDER BY v.slot"
         )
         given = connection.execute(query, (session_key, first_slot(vectors_index + 1))).fetchall()
     return RecallDelta(added, [VectorRow(*row) for row in given])
@@ -238,22 +239,6 @@ def waiting(connection: Connection, status: EmbeddingStatus, *, after: int, limi
         f" WHERE m.embedding = {code} AND m.slot >= ? AND m.slot < ? ORDER BY m.slot LIMIT ?"
     )
     return _pending(_whole_entries(connection, query, (), after, limit))
-
-
-def messages_not_embedded_by(connection: Connection, model: str, *, after: int, limit: int) -> list[PendingEmbedding]:
-    """Return messages that have vectors of another model, from behind the log index `after`."""
-    query = (
-        "SELECT m.slot, s.tenant, s.session_id, m.message_id, c.text"
-        " FROM messages m CROSS JOIN contents c USING (slot) CROSS JOIN sessions s USING (session_key)"
-        " WHERE m.model <> ? AND m.slot >= ? AND m.slot < ? ORDER BY m.slot LIMIT ?"
-    )
-    return _pending(_whole_entries(connection, query, (model,), after, limit))
-
-
-def count_not_embedded_by(connection: Connection, model: str) -> int:
-    """Return how many messages have vectors of another model."""
-    (count,) = connection.execute("SELECT count(*) FROM messages WHERE model <> ?", (model,)).fetchone()
-    return int(count)
 
 
 def embedded_after(connection: Connection, cursor: int, limit: int) -> list[EmbeddedRow]:

@@ -11,9 +11,10 @@ from engram.projections.sqlite_reads import snapshot
 
 Key = tuple[Any, ...]
 
+_PART_END: Final = "SELECT max(slot) FROM (SELECT slot FROM contents WHERE slot > ? ORDER BY slot LIMIT ?)"
 _FORGOTTEN: Final = (
-    "SELECT slot FROM contents WHERE (text <> '' OR name IS NOT NULL OR metadata IS NOT NULL)"
-    " AND slot > ? AND slot NOT IN (SELECT slot FROM messages) ORDER BY slot LIMIT 1"
+    "SELECT slot FROM contents WHERE slot > ? AND slot <= ? AND slot NOT IN (SELECT slot FROM messages)"
+    " AND (text <> '' OR name IS NOT NULL OR metadata IS NOT NULL) ORDER BY slot LIMIT 1"
 )
 
 
@@ -33,6 +34,15 @@ class Names(NamedTuple):
     tenant: str | None
     session_id: str | None
     message_id: str | None
+
+
+class Forgotten(NamedTuple):
+    """What was found among some texts."""
+
+    slot: int | None
+    """Of the first message that is gone while its text is not."""
+    after: int | None
+    """The last of them: the next begin behind it. None: there are no more."""
 
 
 def read_slice(connection: Connection, model: ReadModel, after: Key | None, limit: int) -> Slice:
@@ -69,10 +79,14 @@ def names(connection: Connection, session_key: int, ordinal: int | None) -> Name
     return Names(tenant, session_id, message_id)
 
 
-def first_forgotten(connection: Connection) -> int | None:
-    """Return the slot of the first message that is gone while its text is not; None when there is none."""
-    row = connection.execute(_FORGOTTEN, (-1,)).fetchone()
-    return None if row is None else int(row[0])
+def forgotten_part(connection: Connection, after: int, limit: int) -> Forgotten:
+    """Look through up to `limit` texts from behind the slot `after`."""
+    with snapshot(connection):
+        (end,) = connection.execute(_PART_END, (after, limit)).fetchone()
+        if end is None:
+            return Forgotten(None, None)
+        row = connection.execute(_FORGOTTEN, (after, end)).fetchone()
+    return Forgotten(None if row is None else int(row[0]), end)
 
 
 def _rows(connection: Connection, model: ReadModel, after: Key | None, end: Key | None, limit: int) -> list[Row]:

@@ -125,6 +125,11 @@ class PrimaryStore(PrimaryReads):
             await asyncio.to_thread(_delete, self._writer.path)
 
     @property
+    def path(self) -> Path:
+        """Its file."""
+        return self._writer.path
+
+    @property
     def applied_index(self) -> int:
         """Index of the last log entry that reads see; 0 when there is none."""
         return self._applied_index

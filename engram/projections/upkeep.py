@@ -19,6 +19,7 @@ from engram.errors import ConflictError, CorruptionError, EngramError, InvalidEr
 from engram.projections import comparison, lance_comparison, redis_comparison
 from engram.projections.comparison import compare
 from engram.projections.entries import LogEntry
+from engram.projections.file_check import Unchecked, check_running, table_names
 from engram.projections.lance_feed import LanceFeed
 from engram.projections.lance_store import LanceError, LanceStore
 from engram.projections.redis_projection import RedisProjection
@@ -248,6 +249,7 @@ class Upkeep:
         async with scratch(self._folder, VERIFY) as folder:
             fresh = await PrimaryStore.open(folder / "fresh.db")
             try:
+                await self._check_file(job)
                 await self._fold(fresh, job)
                 await self._compare_primary(fresh, job)
             finally:
@@ -278,6 +280,17 @@ class Upkeep:
             await fresh.apply(entries)
             job.done += fresh.applied_index - before
             job.log_index = fresh.applied_index
+
+    async def _check_file(self, job: Job) -> None:
+        job.begin("checking the file", len(await self._store.ask(table_names)))
+        async for step in check_running(self._store, self._clock, self._sleep):
+            match step:
+                case comparison.Difference():
+                    job.findings.append(Finding(*step))
+                case Unchecked():
+                    job.notes.append(str(step))
+                case _:
+                    job.advance(step)
 
     async def _compare_primary(self, fresh: PrimaryStore, job: Job) -> None:
         async def catch_up(log_index: int) -> None:

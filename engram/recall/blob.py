@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 MAGIC = b"EGRI"
-VERSION = 2
+VERSION = 3
 """Raised whenever old blobs must not be used any more: another layout, but also other terms for the same text."""
 
 _PREFIX = struct.Struct("<4sII4x")

@@ -26,12 +26,13 @@ from engram.recall.explanation import HitExplained
 from engram.recall.render import (
     CONVERSATION_HEADING,
     CORE_HEADING,
+    LINE_JOINER,
     MEMORIES_HEADING,
     SECTION_JOINER,
-    conversation_section,
-    core_section,
+    conversation_lines,
+    core_lines,
     fact_prefix,
-    memories_section,
+    memories_lines,
     memory_prefix,
     turn_prefix,
 )
@@ -39,6 +40,7 @@ from engram.recall.render import (
 Reason = Literal["budget", "threshold", "duplicate"]
 Section = Literal["core", "memories", "conversation"]
 Count = Callable[[str], int]
+Lines = Sequence[str]
 
 MEMORIES_SHARE = 1 / 3
 """Of what facts and the last exchange leave: enough for a handful of memories in a small budget."""
@@ -331,9 +333,9 @@ def _written(material: Material, choice: _Choice, count: Count) -> Packed:
     conversation = [message for message in material.recent if _identity(message) in choice.turns]
     memories, omitted_hits = _memories(material, choice)
     sections = (
-        core_section(facts),
-        memories_section(hit.message for hit in memories),
-        conversation_section(conversation),
+        core_lines(facts),
+        memories_lines(hit.message for hit in memories),
+        conversation_lines(conversation),
     )
     section_tokens = _section_tokens(sections, count)
     omitted = [Omitted("core", fact, "budget") for fact in material.facts if fact.fact_id not in choice.facts]
@@ -344,7 +346,7 @@ def _written(material: Material, choice: _Choice, count: Count) -> Packed:
         if _identity(message) not in choice.turns
     )
     return Packed(
-        text=SECTION_JOINER.join(filter(None, sections)),
+        text=SECTION_JOINER.join(filter(None, map(LINE_JOINER.join, sections))),
         tokens=sum(section_tokens),
         facts=facts,
         memories=memories,
@@ -374,15 +376,17 @@ def _memories(material: Material, choice: _Choice) -> tuple[list[Hit], list[Omit
     return shown, omitted
 
 
-def _section_tokens(sections: tuple[str, str, str], count: Count) -> tuple[int, int, int]:
+def _section_tokens(sections: tuple[Lines, Lines, Lines], count: Count) -> tuple[int, int, int]:
     """Return the tokens of each section as it stands in the text, the joiner to the next one included.
 
-    cl100k_base never joins a line break with what is not white space behind it, and every section begins with a
-    letter: so these add up to the tokens of the whole text.
+    cl100k_base never joins a line break with what is not white space behind it, and every line begins with a letter or a
+    dash: so the lines, each with the break behind it, add up to the tokens of the whole text. What a line has is not
+    asked of what is stored, which may be wrong; it has been counted before when it stood in another context.
     """
-    last = max((place for place, section in enumerate(sections) if section), default=-1)
+    last = max((place for place, lines in enumerate(sections) if lines), default=-1)
     core, memories, conversation = (
-        count(section if place == last else section + SECTION_JOINER) if section else 0
-        for place, section in enumerate(sections)
+        sum(count(line + LINE_JOINER) for line in lines[:-1])
+        + (count(lines[-1] + ("" if place == last else SECTION_JOINER)) if lines else 0)
+        for place, lines in enumerate(sections)
     )
     return core, memories, conversation

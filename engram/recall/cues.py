@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection
 
 from engram.events import Role
+from engram.recall import calendar_words
 from engram.recall.terms import MONTHS, WEEKDAYS, bare, words
 
 ASK_CHARS = 200
@@ -19,7 +20,8 @@ _QUESTION_MARKS = "?\uff1f\u061f\u037e"
 """Latin, East Asian, Arabic, Greek."""
 _SPEAKER = re.compile(r"[^\W\d_][\w.'-]*(?: [^\W\d_][\w.'-]*){0,2}(?=: )")
 _ASKS_WHEN = re.compile(
-    r"\b(?:when|how long|how many (?:days|weeks|months|years)|(?:what|which) (?:date|day|month|year|time))\b"
+    r"\b(?:when|how long|how many (?:days|weeks|months|years)|(?:what|which) (?:date|day|month|year|time)"
+    rf"|{calendar_words.ASKS_WHEN})\b"
 )
 _SAY = "recommend suggest mention tell say give list provide advise propose explain share describe create write make"
 _SAID = (
@@ -30,10 +32,13 @@ _ASKS_ASSISTANT = re.compile(
     rf"\bdid you (?:\w+ )?(?:{'|'.join(_SAY.split())})\b"
     rf"|\byou(?:'ve| have| had)?(?: \w+)? (?:{'|'.join(_SAID.split())})\b"
     r"|\bremind me (?:of )?what you\b|\bour (?:previous|last|earlier|past) (?:conversation|chat|discussion)\b"
+    rf"|\b(?:{calendar_words.ASKS_ASSISTANT})\b"
 )
 _SPEAKING_ROLES = ("user", "assistant")
 _NEAR_WORDS = "yesterday today tonight tomorrow ago days week weeks weekend month months year years"
-_TIME_WORDS = frozenset({*MONTHS, *WEEKDAYS, *map(str, range(1900, 2100)), *_NEAR_WORDS.split()}) - {"may"}
+_TIME_WORDS = frozenset(
+    {*MONTHS, *WEEKDAYS, *map(str, range(1900, 2100)), *_NEAR_WORDS.split(), *calendar_words.TIME_WORDS}
+) - {"may"}
 """A text with one of these says when something was. "may" is left out: it is mostly the verb."""
 
 

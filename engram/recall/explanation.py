@@ -28,7 +28,10 @@ class HitExplained(Struct, frozen=True, kw_only=True):
     similarity: Annotated[float, Meta(description="cosine of query and text; null without vectors")] | None
     evidence: Annotated[
         Mapping[str, float],
-        Meta(description="BM25 of the message (`row`), what its reply lends it (`reply`), BM25 of its `episode`"),
+        Meta(
+            description="BM25 of the message (`row`), what its reply lends it (`reply`), what it gains or loses by the turns "
+            "of `talk` around it, BM25 of its `episode`"
+        ),
     ]
     lifts: Annotated[
         Mapping[str, float],

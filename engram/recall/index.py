@@ -6,18 +6,21 @@ each, and speakers' names go when the session goes. Forgetting one message means
 Belongs to one thread at a time. Folding in any number of steps gives the same index as folding at once.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from engram.projections.lance_rows import Space
 from engram.projections.rows import MessageRow, RecallDelta, VectorRow
-from engram.recall import blob, cues
+from engram.recall import blob, cues, talk
 from engram.recall.columns import Column
 from engram.recall.postings import Matches, Postings, Sealed, no_postings
+from engram.recall.spaces import SpaceVectors, Towards, by_space
 from engram.recall.terms import counted, date_terms, words
-from engram.recall.vectors import Chunks, RowVectors, Similarities, no_chunks
+from engram.recall.vectors import Chunks, Similarities
 
 EPISODE_GAP_MS = 30 * 60 * 1000
 """A longer pause between two messages ends an episode."""
@@ -28,10 +31,12 @@ EPISODE_ROWS_MAX = 64
 SPEAKERS_MAX = 1000
 """Later speakers of a session stay unnamed: nobody can ask for their rows by name."""
 
+FLOAT16_BYTES = 2
+
 OVERHEAD_BYTES = 4096
 """Memory of an index without rows: about twenty small objects."""
 
-ASSISTANT, ASKS, TELLS_TIME, STARTS_EPISODE = 1, 2, 4, 8
+ASSISTANT, ASKS, TELLS_TIME, STARTS_EPISODE, PERSON = 1, 2, 4, 8, 16
 """Bits of a row's flags."""
 
 Uint32s = npt.NDArray[np.uint32]
@@ -62,16 +67,17 @@ class Episodes(NamedTuple):
 class SessionIndex:
     """Postings, vectors, and the few facts that ranking needs of each row."""
 
-    def __init__(self, rows: Rows, postings: Sealed, chunks: Chunks, speakers: Sequence[str]) -> None:
+    def __init__(self, rows: Rows, postings: Sealed, chunks: Mapping[Space, Chunks], speakers: Sequence[str]) -> None:
         self._ordinals = Column(rows.ordinals)
         self._whens_ms = Column(rows.whens_ms)
         self._lengths = Column(rows.lengths)
         self._flags = Column(rows.flags)
         self._speaker_numbers = Column(rows.speakers)
         self._postings = Postings(postings)
-        self._vectors = RowVectors(chunks)
+        self._vectors = SpaceVectors(chunks)
         self._speakers = {name: number for number, name in enumerate(speakers)}
         self._episodes: Episodes | None = None
+        self._turns: talk.Turns | None = None
 
     def __len__(self) -> int:
         return len(self._ordinals)
@@ -86,7 +92,7 @@ class SessionIndex:
             np.empty(0, np.uint8),
             np.empty(0, np.uint16),
         )
-        return cls(rows, no_postings(), no_chunks(), [])
+        return cls(rows, no_postings(), {}, [])
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "SessionIndex":
@@ -99,7 +105,7 @@ class SessionIndex:
         return cls(
             Rows(*(arrays[name] for name in Rows._fields)),
             Sealed(*(arrays[f"postings_{name}"] for name in Sealed._fields)),
-            Chunks(*(arrays[f"chunks_{name}"] for name in Chunks._fields)),
+            _chunks_of(arrays),
             names,
         )
 
@@ -108,7 +114,8 @@ class SessionIndex:
         sealed = self._postings.seal()
         arrays = self.rows._asdict()
         arrays |= {f"postings_{name}": array for name, array in sealed._asdict().items()}
-        arrays |= {f"chunks_{name}": array for name, array in self._vectors.chunks._asdict().items()}
+        for (model, dimension), chunks in self._vectors.parts.items():
+            arrays |= {f"chunks_{name}:{dimension}:{model}": array for name, array in chunks._asdict().items()}
         return blob.pack(arrays, list(self._speakers))
 
     @property
@@ -123,9 +130,9 @@ class SessionIndex:
         )
 
     @property
-    def chunks(self) -> Chunks:
-        """The vectors; not to be written to, and stale after the next fold."""
-        return self._vectors.chunks
+    def chunks(self) -> Mapping[Space, Chunks]:
+        """The vectors, by who made them; not to be written to, and stale after the next fold."""
+        return self._vectors.parts
 
     @property
     def next_ordinal(self) -> int:
@@ -144,7 +151,8 @@ class SessionIndex:
         held = sum(column.size_bytes for column in columns)
         names = sum(100 + 4 * len(name) for name in self._speakers)
         episodes = 0 if self._episodes is None else self._episodes.numbers.nbytes + self._episodes.lengths.nbytes
-        return OVERHEAD_BYTES + held + names + episodes + self._postings.size_bytes + self._vectors.size_bytes
+        turns = 0 if self._turns is None else sum(array.nbytes for array in self._turns)
+        return OVERHEAD_BYTES + held + names + episodes + turns + self._postings.size_bytes + self._vectors.size_bytes
 
     @property
     def episodes(self) -> Episodes:
@@ -156,6 +164,13 @@ class SessionIndex:
             self._episodes = Episodes(numbers, lengths)
         return self._episodes
 
+    @property
+    def turns(self) -> talk.Turns:
+        """The turns of talk among the rows as they are now."""
+        if self._turns is None:
+            self._turns = turns_of(self.rows)
+        return self._turns
+
     def ordinal(self, row: int) -> int:
         """Return the ordinal of the message at a row."""
         return int(self._ordinals.array[row])
@@ -164,9 +179,9 @@ class SessionIndex:
         """Return the postings of the terms of `query`, which are distinct."""
         return self._postings.matches(query)
 
-    def similarities(self, query: npt.NDArray[np.float32]) -> Similarities:
-        """Return each row's best cosine with `query`, which is L2-normalized."""
-        return self._vectors.similarities(query, len(self))
+    def similarities(self, query: Towards | npt.NDArray[np.float32]) -> Similarities:
+        """Return each row's best cosine with the query's vector by the row's own maker."""
+        return self._vectors.similarities(by_space(query), len(self))
 
     def spoken_by(self, name: str) -> npt.NDArray[np.bool_]:
         """Return which rows a speaker of `speakers` said; none for another name."""
@@ -205,6 +220,7 @@ class SessionIndex:
         self._flags.extend(flags)
         self._speaker_numbers.extend(speakers)
         self._episodes = None
+        self._turns = None
 
     def _episode_starts(self, messages: Sequence[MessageRow]) -> list[int]:
         """Return STARTS_EPISODE or 0 for each of the messages that come after the last row."""
@@ -234,21 +250,49 @@ class SessionIndex:
         return self._speakers.setdefault(name, len(self._speakers))
 
     def _give_vectors(self, vectors: Sequence[VectorRow]) -> None:
-        size_bytes = len(vectors[-1].vector)
-        vectors = [vector for vector in vectors if len(vector.vector) == size_bytes]
+        latest = {vector.ordinal: space_of(vector) for vector in vectors}
+        current = sorted((vector for vector in vectors if space_of(vector) == latest[vector.ordinal]), key=space_of)
+        for space, rows in groupby(current, key=space_of):
+            self._give(space, list(rows))
+
+    def _give(self, space: Space, vectors: Sequence[VectorRow]) -> None:
         ordinals = np.array([vector.ordinal for vector in vectors], np.uint32)
         places = self._ordinals.array.searchsorted(ordinals)
         there = np.zeros(len(vectors), np.bool_)
         inside = places < len(self)
         there[inside] = self._ordinals.array[places[inside]] == ordinals[inside]
         halves = np.frombuffer(b"".join(vector.vector for vector in vectors), "<f2")
-        table = halves.reshape(len(vectors), size_bytes // 2).astype(np.float32)
-        self._vectors.replace(table[there], places[there])
+        table = halves.reshape(len(vectors), space.dimension).astype(np.float32)
+        self._vectors.replace(space, table[there], places[there])
+
+
+def space_of(vector: VectorRow) -> Space:
+    """Return what a vector can be compared with."""
+    return Space(vector.model, len(vector.vector) // FLOAT16_BYTES)
+
+
+def _chunks_of(arrays: blob.Arrays) -> dict[Space, Chunks]:
+    """Return the vectors of a blob, by who made them."""
+    first = f"chunks_{Chunks._fields[0]}:"
+    found = {}
+    for name in arrays:
+        if name.startswith(first):
+            space = name.removeprefix(first)
+            dimension, _, model = space.partition(":")
+            chunks = Chunks(*(arrays[f"chunks_{field}:{space}"] for field in Chunks._fields))
+            found[Space(model, int(dimension))] = chunks
+    return found
+
+
+def turns_of(rows: Rows) -> talk.Turns:
+    """Return the turns of talk among these rows."""
+    person, starts = (rows.flags & PERSON) != 0, (rows.flags & STARTS_EPISODE) != 0
+    return talk.turns_of(person, starts, rows.speakers, rows.lengths)
 
 
 def _flags(message: MessageRow, found: Collection[str]) -> int:
     return (
-        (ASSISTANT if message.role == "assistant" else 0)
+        (ASSISTANT if message.role == "assistant" else PERSON if message.role == "user" else 0)
         | (ASKS if cues.asks(message.text) else 0)
         | (TELLS_TIME if cues.tells_time(found) else 0)
     )

@@ -1,6 +1,6 @@
 """Looking back: the same reader, searcher and recipe, over reads and indexes that are cut where the past ends."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from engram.projections import places
@@ -34,10 +34,10 @@ class Searcher(Protocol):
 class PastSearches:
     """Searches sessions as they were."""
 
-    def __init__(self, reads: PastReads, searcher: Searcher, *, model: str) -> None:
+    def __init__(self, reads: PastReads, searcher: Searcher, *, models: Collection[str]) -> None:
         self._reads = reads
         self._searcher = searcher
-        self._model = model
+        self._models = frozenset(models)
         """Who makes the vectors of queries: vectors of other models cannot be compared with them."""
 
     async def search(
@@ -56,7 +56,7 @@ class PastSearches:
         Degraded also where messages had vectors of another model then: they are found by their words and times.
         """
         cuts = {row.session_key: await self._reads.cut(row) for row in scope}
-        foreign = {key: cut._replace(vectors=()) for key, cut in cuts.items() if not cut.models <= {self._model}}
+        foreign = {key: cut._replace(vectors=()) for key, cut in cuts.items() if not cut.models <= self._models}
         found = await self._searcher.search(
             scope,
             query,
@@ -94,8 +94,12 @@ class Lookback:
         self.log = log
         self._searcher = searcher
         self._tokens = tokens
-        self._model = model
+        self._models: Collection[str] = (model,)
         self._short_term_count = short_term_count
+
+    def use(self, models: Collection[str]) -> None:
+        """Hear who makes the vectors of queries from now on."""
+        self._models = models
 
     async def index_at(self, at_ms: int) -> int:
         """Return the last log index before the first entry that is later than `at_ms`; 0 when all are."""
@@ -104,6 +108,6 @@ class Lookback:
     async def at(self, log_index: int) -> Past:
         """Return what answers reads as of `log_index`, which has been applied."""
         reads = PastReads(self.present, self.log, log_index)
-        searches = PastSearches(reads, self._searcher, model=self._model)
+        searches = PastSearches(reads, self._searcher, models=self._models)
         contexts = ContextReader(reads, searches, self._tokens, short_term_count=self._short_term_count)
         return Past(reads, searches, contexts, await places.time_at(self.present, self.log, log_index))

@@ -1,17 +1,17 @@
 """A session's recall index as it was: the present one, cut before what came later."""
 
 from collections.abc import Collection, Sequence
-from typing import Final
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
 
 from engram.projections.past import Cut
-from engram.recall.index import SPEAKERS_MAX, Episodes, Rows, SessionIndex, Uint32s
+from engram.recall.index import SPEAKERS_MAX, Episodes, Rows, SessionIndex, Uint32s, space_of, turns_of
 from engram.recall.postings import Matches
-from engram.recall.vectors import Chunks, RowVectors, Similarities
-
-FLOAT16_BYTES: Final = 2
+from engram.recall.spaces import SpaceVectors, Towards, by_space
+from engram.recall.talk import Turns
+from engram.recall.vectors import Chunks, Similarities
 
 
 def as_it_was(index: SessionIndex, cut: Cut) -> SessionIndex:
@@ -47,6 +47,10 @@ class PastIndex(SessionIndex):
         numbers = self._index.episodes.numbers[: self._size]
         return Episodes(numbers, np.bincount(numbers, self._rows.lengths).astype(np.int64))
 
+    @property
+    def turns(self) -> Turns:
+        return turns_of(self._rows)
+
     def ordinal(self, row: int) -> int:
         return int(self._rows.ordinals[row])
 
@@ -55,29 +59,32 @@ class PastIndex(SessionIndex):
         there = found.rows < self._size
         return Matches(found.slots[there], found.rows[there], found.counts[there])
 
-    def similarities(self, query: npt.NDArray[np.float32]) -> Similarities:
+    def similarities(self, query: Towards | npt.NDArray[np.float32]) -> Similarities:
+        table = SpaceVectors({space: self._held(chunks) for space, chunks in self._index.chunks.items()})
+        self._give_earlier(table)
+        return table.similarities(by_space(query), self._size)
+
+    def _held(self, chunks: Chunks) -> Chunks:
         # The very rows of then, no more: sums over other blocks are rounded otherwise, and among rows that are all
         # alike the recipe takes a rounding for a difference.
-        numbers, scales, owners = self._index.chunks
+        numbers, scales, owners = chunks
         end = int(owners.searchsorted(self._size))
         held = Chunks(numbers[:end], scales[:end], owners[:end])
-        if self._cut.hidden:
-            stays = ~np.isin(held.owners, self._places(self._cut.hidden)[0])
-            held = Chunks(held.numbers[stays], held.scales[stays], held.owners[stays])
-        table = RowVectors(held)
-        self._give_earlier(table, len(query))
-        return table.similarities(query, self._size)
+        if not self._cut.hidden:
+            return held
+        stays = ~np.isin(held.owners, self._places(self._cut.hidden)[0])
+        return Chunks(held.numbers[stays], held.scales[stays], held.owners[stays])
 
     def spoken_by(self, name: str) -> npt.NDArray[np.bool_]:
         return self._index.spoken_by(name)[: self._size]
 
-    def _give_earlier(self, table: RowVectors, dimension: int) -> None:
+    def _give_earlier(self, table: SpaceVectors) -> None:
         """Give rows the vectors that they had in place of those they have now, which `table` does not hold."""
-        fitting = [vector for vector in self._cut.vectors if len(vector.vector) == FLOAT16_BYTES * dimension]
-        if fitting:
-            places, there = self._places([vector.ordinal for vector in fitting])
-            halves = np.frombuffer(b"".join(vector.vector for vector in fitting), "<f2")
-            table.replace(halves.reshape(len(fitting), dimension).astype(np.float32)[there], places)
+        for space, vectors in groupby(sorted(self._cut.vectors, key=space_of), key=space_of):
+            rows = list(vectors)
+            places, there = self._places([vector.ordinal for vector in rows])
+            halves = np.frombuffer(b"".join(vector.vector for vector in rows), "<f2")
+            table.replace(space, halves.reshape(len(rows), space.dimension).astype(np.float32)[there], places)
 
     def _places(self, ordinals: Sequence[int]) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.bool_]]:
         """Return the rows of messages, and which of the messages have one: one may have been deleted a moment ago."""

@@ -1,32 +1,28 @@
 """The recipe: from a query and the indexes of a scope to an order of its messages. Pure.
 
-All statistics (idf, mean lengths, means and deviations of scores) are of the scope: that is worth 3 points of NDCG
-over statistics of everything. Each step is one function; the numbers were chosen on development data.
+What the words say is in `evidence`; here vectors and cues join it. Means and deviations are of the scope, too. Each step
+is one function; the numbers were chosen on development data.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from engram.recall import cues
+from engram.recall import cues, talk
+from engram.recall.evidence import Frame, evidence, find, frame, idf
 from engram.recall.index import ASKS, ASSISTANT, STARTS_EPISODE, TELLS_TIME, SessionIndex
+from engram.recall.spaces import Towards, by_space, common_scale
 from engram.recall.terms import query_terms
 from engram.recall.times import Span, spans
 from engram.recall.vectors import Similarities
 
-K1 = 1.2
-ROW_B = 0.6
-EPISODE_B = 0.75
 ASSISTANT_WEIGHT = 0.5
 ASSISTANT_COSTS = 0.2
 """Assistants' long rows hold every word of a question, seldom what the user said of themselves. Both are waived for a
 query that asks what the assistant said."""
-REPLY_LENDS = 0.3
-EPISODE_WEIGHT = 1.0
 LEXICAL_WEIGHT = 0.5
 DENSE_WEIGHT = 0.5
 QUESTION_LENDS = 0.4
@@ -46,7 +42,7 @@ SCORE_MAX = 30.0
 Floats = npt.NDArray[np.floating]
 Numbers = npt.NDArray[np.integer]
 Booleans = npt.NDArray[np.bool_]
-Embed = Callable[[Mapping[str, float]], npt.NDArray[np.float32] | None]
+Embed = Callable[[Mapping[str, float]], Towards | npt.NDArray[np.float32] | None]
 
 
 class Query(NamedTuple):
@@ -60,26 +56,6 @@ class Query(NamedTuple):
     """Whether it asks what the assistant said."""
     spans: Sequence[Span]
     """Times that it names."""
-
-
-class Frame(NamedTuple):
-    """The rows of a scope, one session after the other; arrays of one length but for the episodes' lengths."""
-
-    lengths: Numbers
-    flags: npt.NDArray[np.uint8]
-    episodes: Numbers
-    """Episode of each row."""
-    episode_lengths: Numbers
-    sizes: Sequence[int]
-    """Rows of each session."""
-
-
-class Found(NamedTuple):
-    """The postings of a query's terms in a scope: arrays of one length, by session, then term, then row."""
-
-    slots: Numbers
-    rows: Numbers
-    counts: Floats
 
 
 class Scored(NamedTuple):
@@ -114,98 +90,15 @@ def understand(text: str, now_ms: int) -> Query:
     return Query(text, found, cues.asks_when(text), cues.asks_assistant(text), spans(text, now_ms))
 
 
-def frame(indexes: Sequence[SessionIndex]) -> Frame:
-    """Lay the rows of the indexes one after the other."""
-    if len(indexes) == 1:
-        only = indexes[0]
-        return Frame(only.rows.lengths, only.rows.flags, *only.episodes, [len(only)])
-    rows = [index.rows for index in indexes]
-    episodes = [index.episodes for index in indexes]
-    firsts = accumulate((len(lengths) for _, lengths in episodes), initial=0)
-    return Frame(
-        np.concatenate([each.lengths for each in rows]),
-        np.concatenate([each.flags for each in rows]),
-        np.concatenate([numbers + first for (numbers, _), first in zip(episodes, firsts, strict=False)]),
-        np.concatenate([lengths for _, lengths in episodes]),
-        [len(index) for index in indexes],
-    )
-
-
-def find(indexes: Sequence[SessionIndex], terms: Sequence[int]) -> Found:
-    """Return the postings of `terms`, which are distinct, in all of the indexes."""
-    query = np.array(terms, np.uint32)
-    parts = [index.matches(query) for index in indexes]
-    firsts = accumulate((len(index) for index in indexes), initial=0)
-    return Found(
-        np.concatenate([part.slots for part in parts]),
-        np.concatenate([part.rows + np.intp(first) for part, first in zip(parts, firsts, strict=False)]),
-        np.concatenate([part.counts for part in parts]).astype(np.float64),
-    )
-
-
-def idf(documents: int, holders: Numbers) -> Floats:
-    """Return how much a term tells that `holders` of so many documents hold."""
-    return np.log(1.0 + (documents - holders + 0.5) / (holders + 0.5))
-
-
-def saturated(counts: Floats, lengths: Numbers, mean_length: float, b: float) -> Floats:
-    """Return BM25's gain from a term that occurs so often in documents of such lengths."""
-    return counts * (K1 + 1.0) / (counts + K1 * (1.0 - b + b * lengths / mean_length))
-
-
-def row_bm25(found: Found, rows: Frame, term_idf: Floats, assistant_weight: float) -> Floats:
-    """Step 2: each row's BM25; an assistant's has a weight of its own."""
-    gains = saturated(found.counts, rows.lengths[found.rows], _mean_length(rows.lengths), ROW_B) * term_idf[found.slots]
-    scores = _summed(found.rows, gains, len(rows.lengths))
-    scores[(rows.flags & ASSISTANT) != 0] *= assistant_weight
-    return scores
-
-
-def lend_back(scores: Floats, flags: npt.NDArray[np.uint8]) -> Floats:
-    """Step 3: what a row lends to the one before it in its episode: the reply vouches for its question."""
-    lent = np.zeros(len(scores))
-    lent[:-1] = REPLY_LENDS * scores[1:] * ((flags[1:] & STARTS_EPISODE) == 0)
-    return lent
-
-
-def episode_bm25(found: Found, rows: Frame, terms: int) -> Floats:
-    """Step 4: of each row, the BM25 of its whole episode taken as one document."""
-    if not len(found.rows):
-        return np.zeros(len(rows.lengths))
-    episodes = rows.episodes[found.rows]
-    begins = np.ones(len(episodes), np.bool_)
-    begins[1:] = (episodes[1:] != episodes[:-1]) | (found.slots[1:] != found.slots[:-1])
-    starts = np.flatnonzero(begins)
-    slots, numbers = found.slots[starts], episodes[starts]
-    documents = len(rows.episode_lengths)
-    term_idf = idf(documents, np.bincount(slots, minlength=terms))
-    counts = np.add.reduceat(found.counts, starts)
-    gains = (
-        saturated(counts, rows.episode_lengths[numbers], _mean_length(rows.episode_lengths), EPISODE_B)
-        * term_idf[slots]
-    )
-    return _summed(numbers, gains, documents)[rows.episodes]
-
-
-def _mean_length(lengths: Numbers) -> float:
-    return max(int(lengths.sum()) / len(lengths), 1.0)
-
-
-def _summed(places: Numbers, gains: Floats, size: int) -> Floats:
-    """Return the sum of the gains at each place; `bincount` of nothing would be integers."""
-    return np.bincount(places, gains, minlength=size).astype(np.float64, copy=False)
-
-
-def dense(indexes: Sequence[SessionIndex], vector: npt.NDArray[np.float32] | None, rows: int) -> Similarities:
-    """Step 5: each row's cosine with the query's vector; nothing is known without one."""
-    if vector is None or not vector.any():
-        return Similarities(np.zeros(rows, np.float32), np.zeros(rows, np.bool_))
-    parts = [index.similarities(vector) for index in indexes]
+def dense(indexes: Sequence[SessionIndex], vectors: Towards, rows: int) -> Similarities:
+    """Step 6: each row's cosine with the query's vector by the row's own maker; nothing is known without one."""
+    towards = {space: vector for space, vector in vectors.items() if vector.any()}
+    if not towards:
+        return Similarities(np.zeros(rows, np.float32), np.zeros(rows, np.bool_), np.zeros(rows, np.uint8))
+    parts = [index.similarities(towards) for index in indexes]
     if len(parts) == 1:
         return parts[0]
-    return Similarities(
-        np.concatenate([part.cosines for part in parts]), np.concatenate([part.known for part in parts])
-    )
+    return Similarities(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def standardized(scores: Floats) -> Floats:
@@ -216,18 +109,27 @@ def standardized(scores: Floats) -> Floats:
 
 
 def fused(lexical: Floats, similarities: Similarities) -> tuple[Floats, Floats]:
-    """Step 6: both in units of their deviation, half each. A row without a vector is taken for an average one."""
-    cosines, known = similarities
+    """Step 7: both in units of their deviation, half each. A row without a vector is taken for an average one."""
+    known = similarities.known
     vectors = np.count_nonzero(known)
     if not vectors:
         return LEXICAL_WEIGHT * standardized(lexical), np.zeros(len(lexical))
-    # Where nothing is known the cosine is 0, so the sum is that of the known ones.
-    filled = np.where(known, cosines, cosines.sum(dtype=np.float64) / vectors)
+    nearness_of = common_scale(similarities)
+    # Where nothing is known the nearness is 0, so the sum is that of the known ones.
+    filled = np.where(known, nearness_of, nearness_of.sum(dtype=np.float64) / vectors)
     return LEXICAL_WEIGHT * standardized(lexical), DENSE_WEIGHT * standardized(filled)
 
 
+def talk_meaning(semantic: Floats, turns: talk.Turns) -> Floats:
+    """Step 8: a part of what a turn of talk means is the mean of the turns around it."""
+    if not turns.answers.any():
+        return semantic
+    means = talk.around(semantic, turns.answers) / turns.counts
+    return semantic + talk.TURNS_SHARE * (means - semantic)
+
+
 def lend_on(scores: Floats, flags: npt.NDArray[np.uint8]) -> Floats:
-    """Step 7: what a row that asks lends to the next one of its episode, unless an assistant says that."""
+    """Step 9: what a row that asks lends to the next one of its episode, unless an assistant says that."""
     lent = np.zeros(len(scores))
     takes = ((flags[:-1] & ASKS) != 0) & ((flags[1:] & (ASSISTANT | STARTS_EPISODE)) == 0)
     lent[1:] = QUESTION_LENDS * np.maximum(scores[:-1], 0.0) * takes
@@ -235,7 +137,7 @@ def lend_on(scores: Floats, flags: npt.NDArray[np.uint8]) -> Floats:
 
 
 def speaker_lift(indexes: Sequence[SessionIndex], query: str) -> Floats | float:
-    """Step 8: lift the rows of the one speaker that the query names."""
+    """Step 10: lift the rows of the one speaker that the query names."""
     names = cues.named(query, {name for index in indexes for name in index.speakers})
     if len(names) != 1:
         return 0.0
@@ -244,19 +146,19 @@ def speaker_lift(indexes: Sequence[SessionIndex], query: str) -> Floats | float:
 
 
 def when_lift(query: Query, flags: npt.NDArray[np.uint8]) -> Floats | float:
-    """Step 9: lift rows that tell a time when one is asked for."""
+    """Step 11: lift rows that tell a time when one is asked for."""
     return WHEN_LIFT * ((flags & TELLS_TIME) != 0) if query.asks_when else 0.0
 
 
 def near_lift(indexes: Sequence[SessionIndex], query: Query) -> Floats | float:
-    """Step 9: lift rows near a time that the query names."""
+    """Step 12: lift rows near a time that the query names."""
     if not query.spans:
         return 0.0
     return NEAR_LIFT * nearness(np.concatenate([index.rows.whens_ms for index in indexes]), query.spans)
 
 
 def assistant_cost(query: Query, flags: npt.NDArray[np.uint8]) -> Floats | float:
-    """Step 10: an assistant's rows come after others that fit as well, unless the assistant is asked about."""
+    """Step 13: an assistant's rows come after others that fit as well, unless the assistant is asked about."""
     return 0.0 if query.asks_assistant else -ASSISTANT_COSTS * ((flags & ASSISTANT) != 0)
 
 
@@ -285,7 +187,7 @@ def rank(
 ) -> list[Ranked]:
     """Return the best `top_k` rows of all the indexes, best first.
 
-    `embed` turns the query's words, each with its idf in this scope, into a vector; None: without vectors. Of all
+    `embed` turns the query's words, each with its idf in this scope, into a vector of each maker; None: without vectors. Of all
     rows only those that `among` marks are returned, but every row counts in the statistics.
     """
     places = [place for place, index in enumerate(indexes) if len(index)]
@@ -302,12 +204,12 @@ def scored(indexes: Sequence[SessionIndex], query: Query, embed: Embed) -> Score
     slot_of = {term: slot for slot, term in enumerate(dict.fromkeys(query.terms.values()))}
     found = find(indexes, list(slot_of))
     term_idf = idf(len(rows.lengths), np.bincount(found.slots, minlength=len(slot_of)))
-    vector = embed({word: float(term_idf[slot_of[term]]) for word, term in query.terms.items()})
+    vectors = by_space(embed({word: float(term_idf[slot_of[term]]) for word, term in query.terms.items()}))
 
-    row = row_bm25(found, rows, term_idf, 1.0 if query.asks_assistant else ASSISTANT_WEIGHT)
-    evidence = {"row": row, "reply": lend_back(row, rows.flags), "episode": episode_bm25(found, rows, len(slot_of))}
-    similarities = dense(indexes, vector, len(rows.lengths))
-    lexical, semantic = fused(evidence["row"] + evidence["reply"] + EPISODE_WEIGHT * evidence["episode"], similarities)
+    words = evidence(found, rows, term_idf, 1.0 if query.asks_assistant else ASSISTANT_WEIGHT)
+    similarities = dense(indexes, vectors, len(rows.lengths))
+    lexical, semantic = fused(sum(words.values(), np.zeros(len(rows.lengths))), similarities)
+    semantic = talk_meaning(semantic, rows.turns)
     lifts: dict[str, Floats | float] = {
         "lexical": lexical,
         "dense": semantic,
@@ -320,7 +222,7 @@ def scored(indexes: Sequence[SessionIndex], query: Query, embed: Embed) -> Score
     scores: Floats = np.zeros(len(rows.lengths))
     for lift in lifts.values():
         scores += lift
-    return Scored(rows, similarities, evidence, lifts, scores)
+    return Scored(rows, similarities, words, lifts, scores)
 
 
 def hits(indexes: Sequence[SessionIndex], scope: Scored, top_k: int, among: Booleans | None = None) -> list[Ranked]:

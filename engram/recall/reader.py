@@ -92,7 +92,7 @@ class Searches(Protocol):
 class Tokens(Protocol):
     """The token counter."""
 
-    def count(self, text: str) -> int:
+    def count_once(self, text: str) -> int:
         """Return the cl100k_base tokens of `text`; any thread may call it."""
 
 
@@ -181,7 +181,7 @@ class ContextReader:
         self._clock = clock if clock is not None else SystemClock()
         self._reads = reads
         self._searcher = searcher
-        self._count: Count = tokens.count
+        self._count: Count = tokens.count_once
         self._short_term_count = short_term_count
 
     async def read(

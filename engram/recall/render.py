@@ -15,6 +15,7 @@ CORE_HEADING = "Core memories:"
 MEMORIES_HEADING = "Memories:"
 CONVERSATION_HEADING = "Conversation:"
 
+LINE_JOINER = "\n"
 SECTION_JOINER = "\n\n"
 
 FIRST_TURN = "(earlier messages are not shown)"
@@ -56,19 +57,29 @@ def timestamp(at_ms: int) -> str:
     return (_EPOCH + at_ms * _MILLISECOND).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
+def core_lines(facts: Iterable[FactRow]) -> list[str]:
+    """Return the heading and the core facts, in the order given; nothing for none."""
+    return _headed(CORE_HEADING, [fact_prefix() + fact.text for fact in facts])
+
+
+def memories_lines(messages: Iterable[MessageRow]) -> list[str]:
+    """Return the heading and the memories, in the order given; nothing for none."""
+    return _headed(MEMORIES_HEADING, [memory_prefix(message) + message.text for message in messages])
+
+
+def conversation_lines(messages: Iterable[MessageRow]) -> list[str]:
+    """Return the heading and the conversation, in the order given; nothing for none."""
+    return _headed(CONVERSATION_HEADING, [turn_prefix(message) + message.text for message in messages])
+
+
 def core_section(facts: Iterable[FactRow]) -> str:
     """Return the section of the core facts, in the order given; empty for none."""
-    return _section(CORE_HEADING, [fact_prefix() + fact.text for fact in facts])
+    return LINE_JOINER.join(core_lines(facts))
 
 
 def memories_section(messages: Iterable[MessageRow]) -> str:
     """Return the section of the memories, in the order given; empty for none."""
-    return _section(MEMORIES_HEADING, [memory_prefix(message) + message.text for message in messages])
-
-
-def conversation_section(messages: Iterable[MessageRow]) -> str:
-    """Return the section of the conversation, in the order given; empty for none."""
-    return _section(CONVERSATION_HEADING, [turn_prefix(message) + message.text for message in messages])
+    return LINE_JOINER.join(memories_lines(messages))
 
 
 def background(facts: Iterable[FactRow], memories: Iterable[MessageRow]) -> str:
@@ -119,5 +130,5 @@ def _alternating(conversation: Sequence[MessageRow]) -> Iterator[Turn]:
         yield Turn(role=role, content=SECTION_JOINER.join(contents))
 
 
-def _section(heading: str, lines: Sequence[str]) -> str:
-    return "\n".join((heading, *lines)) if lines else ""
+def _headed(heading: str, lines: list[str]) -> list[str]:
+    return [heading, *lines] if lines else []

@@ -1,16 +1,15 @@
 """Searching: the indexes of a scope brought up to date, ranked by the recipe, and the messages that were found."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol, TypeGuard
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from engram.clock import Clock, SystemClock
-from engram.inference.embedder import EmbedderError, LocalEmbedder, Pool, QueryReader, RemoteEmbedder
+from engram.inference.embedder import LocalEmbedder, RemoteEmbedder
 from engram.projections.past import Cut
 from engram.projections.rows import MessageRow, SessionRow
 from engram.recall import filters, freshness
@@ -20,22 +19,13 @@ from engram.recall.index import SessionIndex
 from engram.recall.labels import LabelCache
 from engram.recall.labels import Reads as LabelReads
 from engram.recall.past_index import as_it_was
+from engram.recall.query_vectors import NO_POOLS, Pools, QueryVectors
 from engram.recall.rank import QUERY_WORDS_MAX, Ranked, rank, understand
+from engram.recall.spaces import Towards
 from engram.recall.terms import query_terms
 from engram.recall.wide import SCOPE_ROWS_MAX, Chooser, Chosen, Neighbours
 
-QUERY_EMBEDDING_S = 2.0
-"""How long a search waits for a remote embedder before it answers without vectors, and says so."""
-
-QUERY_CACHE_MAX = 256
-"""Queries whose remote vectors are remembered: 1.5 MB at 1536 numbers each; 25 MB at most of a QueryReader's."""
-
-QUERY_CHARS_MAX = 8000
-"""Of a longer query a remote embedder gets the beginning: no model reads more than 8191 tokens."""
-
 NO_CUTS: Mapping[int, Cut] = {}
-
-Vector = npt.NDArray[np.float32]
 
 
 class Reads(freshness.Reads, LabelReads, Protocol):
@@ -71,7 +61,7 @@ class SearchResult(NamedTuple):
     hits: list[Hit]
     """Best first."""
     degraded: bool
-    """Whether the query had no vector because the embedder failed."""
+    """Whether the query lacked a vector because an embedder failed."""
     explained: ScopeExplained | None = None
     """Only when asked for."""
     sessions_left_out: int = 0
@@ -124,12 +114,7 @@ class Searcher:
     ) -> None:
         self._reads = reads
         self._chooser = Chooser(neighbours, scope_rows_max)
-        self._local: LocalEmbedder | None = None
-        self._remote: _QueryVectors | None = None
-        if _is_local(embedder):
-            self._local = embedder
-        elif _is_remote(embedder):
-            self._remote = _QueryVectors(embedder)
+        self._vectors = QueryVectors([] if embedder is None else [embedder])
         self._observer = observer
         self._clock = clock if clock is not None else SystemClock()
         self._labels = LabelCache(reads)
@@ -139,6 +124,10 @@ class Searcher:
     def close(self) -> None:
         """End the thread that owns the indexes; searches that wait for it are cancelled. Does not block the loop."""
         self.indexes.close()
+
+    def use(self, embedders: Sequence[LocalEmbedder | RemoteEmbedder]) -> None:
+        """Ask these embedders for the vectors of queries from now on: one for each model that made vectors."""
+        self._vectors.use(embedders)
 
     def drop(self) -> None:
         """Forget all that was read: the read models were built again."""
@@ -167,15 +156,15 @@ class Searcher:
         sessions = sorted(scope, key=lambda session: session.session_key)
         took_s: dict[str, float] = {}
         async with asyncio.TaskGroup() as group:
-            embedding = group.create_task(self._embedded(query, took_s)) if self._remote is not None else None
+            embedding = group.create_task(self._embedded(query, took_s)) if self._vectors.has_to_wait else None
             chosen = Chosen(sessions)
             if self._chooser.must_choose(sessions):
-                towards = None if embedding is None else await embedding
+                towards = NO_POOLS if embedding is None else await embedding
                 chosen = await self._choose(sessions, query, towards, where, took_s, is_past=bool(cuts))
                 sessions = list(chosen.sessions)
             with self._timed("load", took_s):
                 cached = [await self.indexes.current(session) for session in sessions]
-        pool = None if embedding is None else embedding.result()
+        asked_of = NO_POOLS if embedding is None else embedding.result()
         labels = await self._labels_of(sessions, where, took_s)
         parts = [
             _Part(session, entry.index, cuts.get(session.session_key), label)
@@ -183,19 +172,18 @@ class Searcher:
         ]
         asked = _Asked(query, now_ms, top_k, where, explain)
         with self._timed("rank", took_s):
-            best = await self.indexes.run(_best, parts, asked, self._vector_of(query, pool))
+            best = await self.indexes.run(_best, parts, asked, self._vectors.of(query, asked_of))
         ranked = [row for row in best.rows if min_score is None or row.score >= min_score]
         with self._timed("fetch", took_s):
             hits = await self._hits(sessions, ranked, best.explained)
         explained = _explained(chosen, best, len(ranked), took_s) if explain else None
-        degraded = embedding is not None and pool is None
-        return SearchResult(hits, degraded, explained, chosen.sessions_left_out)
+        return SearchResult(hits, asked_of.degraded, explained, chosen.sessions_left_out)
 
     async def _choose(
         self,
         sessions: Sequence[SessionRow],
         query: str,
-        pool: Pool | None,
+        pools: Pools,
         where: Condition | None,
         took_s: dict[str, float],
         *,
@@ -204,10 +192,10 @@ class Searcher:
         """Return which sessions of a wide scope to search. What was nearest in the past nobody knows any more."""
         with self._timed("choose", took_s):
             if is_past:
-                return await self._chooser.choose(sessions, None, where)
+                return await self._chooser.choose(sessions, {}, where)
             # How rare the words are in the scope is not known yet: each counts the same.
             weights = dict.fromkeys(query_terms(query, words_max=QUERY_WORDS_MAX), 1.0)
-            towards = await self.indexes.run(self._vector_of(query, pool), weights)
+            towards = await self.indexes.run(self._vectors.of(query, pools), weights)
             return await self._chooser.choose(sessions, towards, where)
 
     async def _labels_of(
@@ -218,18 +206,9 @@ class Searcher:
         with self._timed("filter", took_s):
             return [await self._labels.of(session) for session in sessions]
 
-    async def _embedded(self, query: str, took_s: dict[str, float]) -> Pool | None:
-        assert self._remote is not None
+    async def _embedded(self, query: str, took_s: dict[str, float]) -> Pools:
         with self._timed("embed", took_s):
-            return await self._remote.of(query)
-
-    def _vector_of(self, query: str, pool: Pool | None) -> Callable[[Mapping[str, float]], Vector | None]:
-        """Return what makes the query's vector from its words' weights, in the indexes' thread."""
-        local = self._local
-        if local is None:
-            return (lambda _: None) if pool is None else pool
-        # A query without terms ("who are you", an emoji) has no weights; its plain vector still says something.
-        return lambda weights: local.embed_query(weights) if weights else local.embed([query])[0]
+            return await self._vectors.ask(query)
 
     async def _hits(
         self, sessions: Sequence[SessionRow], ranked: Sequence[Ranked], explained: Sequence[HitExplained]
@@ -254,38 +233,7 @@ class Searcher:
         self._observer.searched(stage, took_s[stage])
 
 
-class _QueryVectors:
-    """Vectors of queries from a remote embedder, with a deadline, the latest remembered."""
-
-    def __init__(self, embedder: RemoteEmbedder) -> None:
-        self._embedder = embedder
-        self._known: OrderedDict[str, Pool] = OrderedDict()
-
-    async def of(self, query: str) -> Pool | None:
-        """Return what makes a query's vector; None when the embedder fails or takes too long."""
-        text = query[:QUERY_CHARS_MAX]
-        known = self._known.get(text)
-        if known is not None:
-            self._known.move_to_end(text)
-            return known
-        try:
-            async with asyncio.timeout(QUERY_EMBEDDING_S):
-                pool = await self._read(text)
-        except (EmbedderError, TimeoutError):
-            return None
-        self._known[text] = pool
-        if len(self._known) > QUERY_CACHE_MAX:
-            self._known.popitem(last=False)
-        return pool
-
-    async def _read(self, text: str) -> Pool:
-        if isinstance(self._embedder, QueryReader):
-            return await self._embedder.read_query(text)
-        vector: Vector = (await self._embedder.embed([text]))[0]
-        return lambda _: vector
-
-
-def _best(parts: Sequence[_Part], asked: _Asked, vector_of: Callable[[Mapping[str, float]], Vector | None]) -> _Best:
+def _best(parts: Sequence[_Part], asked: _Asked, vectors_of: Callable[[Mapping[str, float]], Towards]) -> _Best:
     indexes = [part.whole if part.cut is None else as_it_was(part.whole, part.cut) for part in parts]
     messages = sum(map(len, indexes))
     among = _among(parts, indexes, asked.where)
@@ -295,8 +243,8 @@ def _best(parts: Sequence[_Part], asked: _Asked, vector_of: Callable[[Mapping[st
     query = understand(asked.query, now_ms)
     fitting = messages if among is None else int(np.count_nonzero(among))
     if not asked.explain:
-        return _Best(rank(indexes, query, vector_of, asked.top_k, among), [], messages, fitting)
-    rows, explained = rank_and_explain(indexes, query, vector_of, asked.top_k, among)
+        return _Best(rank(indexes, query, vectors_of, asked.top_k, among), [], messages, fitting)
+    rows, explained = rank_and_explain(indexes, query, vectors_of, asked.top_k, among)
     return _Best(rows, explained, messages, fitting)
 
 
@@ -324,11 +272,3 @@ def _explained(chosen: Chosen, best: _Best, kept: int, took_s: Mapping[str, floa
         messages_left_out=chosen.messages_left_out,
         chosen_by=chosen.by,
     )
-
-
-def _is_local(embedder: LocalEmbedder | RemoteEmbedder | None) -> TypeGuard[LocalEmbedder]:
-    return hasattr(embedder, "embed_query")
-
-
-def _is_remote(embedder: LocalEmbedder | RemoteEmbedder | None) -> TypeGuard[RemoteEmbedder]:
-    return embedder is not None and not _is_local(embedder)

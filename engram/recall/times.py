@@ -1,6 +1,6 @@
 """Times that a query names, as spans of milliseconds: "in March", "7 May 2023", "3 days ago", "past two months".
 
-They are read relative to a given moment, in UTC. A text that names no time gives no spans; what is no date
+The same in other languages: "am 7. Mai 2023", "il y a trois jours", "la semana pasada". They are read relative to a given moment, in UTC. A text that names no time gives no spans; what is no date
 ("30 February") is skipped. Nothing here fails and nothing here reads a clock.
 """
 
@@ -9,6 +9,8 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
+from engram.recall import calendar_words
+from engram.recall.calendar_words import MONTH_NUMBERS
 from engram.recall.terms import MONTHS, WEEKDAYS
 
 QUERY_CHARS_MAX = 4096
@@ -38,8 +40,11 @@ _NUMBER_WORDS = "one two three four five six seven eight nine ten"
 _NUMBERS = {word: value for value, word in enumerate(_NUMBER_WORDS.split(), start=1)}
 _NUMBERS |= {"a": 1, "an": 1, "a couple of": 2, "couple of": 2, "a few": 3, "few": 3, "several": 4}
 _COUNT = rf"(?P<count>\d{{1,4}}|{'|'.join(sorted(_NUMBERS, key=len, reverse=True))})"
-_MONTH = rf"(?P<month>{'|'.join(MONTHS)}|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)\b\.?"
-_DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
+_SHORT = "jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec"
+_ENGLISH_MONTH = rf"(?P<month>{'|'.join(MONTHS)}|{_SHORT})\b\.?"
+_NAMES = "|".join(sorted({*MONTHS, *MONTH_NUMBERS}))
+_MONTH = rf"(?P<month>{_NAMES}|{_SHORT})\b\.?"
+_DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th|er|\.)?"
 _YEAR = r"(?P<year>(?:19|20)\d\d)\b"
 _UNIT = r"(?P<unit>day|week|month|year)"
 _UNIT_DAYS = {"day": 1, "week": 7, "month": 30, "year": 365}
@@ -78,6 +83,9 @@ def _span(days: _Days) -> Span:
 
 def _month_number(match: re.Match[str]) -> int:
     name = match["month"]
+    known = MONTH_NUMBERS.get(name)
+    if known is not None:
+        return known
     return next(number for number, month in enumerate(MONTHS, start=1) if month.startswith(name[:3]))
 
 
@@ -119,12 +127,18 @@ def _year(match: re.Match[str], _today: date) -> _Days:
 
 def _quantity(match: re.Match[str]) -> int:
     count = match["count"]
-    return int(count) if count.isdigit() else _NUMBERS[count]
+    return int(count) if count.isdigit() else _NUMBERS.get(count) or calendar_words.NUMBERS[count]
+
+
+def _unit(match: re.Match[str]) -> str:
+    """Return day, week, month or year."""
+    unit = match["unit"]
+    return calendar_words.UNITS.get(unit, unit)
 
 
 def _ago(match: re.Match[str], today: date) -> _Days:
     """A day for days; for larger units half of one around it, since nobody counts them exactly."""
-    unit_days = _UNIT_DAYS[match["unit"]]
+    unit_days = _UNIT_DAYS[_unit(match)]
     day = today - timedelta(days=_quantity(match) * unit_days)
     slack = timedelta(days=unit_days // 2)
     return _Days(day - slack, min(day + slack, today))
@@ -136,11 +150,14 @@ def _past(match: re.Match[str], today: date) -> _Days:
 
 
 def _last_unit(match: re.Match[str], today: date) -> _Days | None:
-    """The calendar's week, month or year before this one."""
-    if match["unit"] == "week":
+    """The calendar's week, month or year before this one; a day is none."""
+    unit = _unit(match)
+    if unit == "day":
+        return None
+    if unit == "week":
         monday = today - timedelta(days=today.weekday() + 7)
         return _Days(monday, monday + timedelta(days=6))
-    if match["unit"] == "month":
+    if unit == "month":
         return _calendar_month(today.year - (today.month == 1), (today.month - 2) % 12 + 1)
     return _Days(date(today.year - 1, 1, 1), date(today.year - 1, 12, 31))
 
@@ -165,13 +182,16 @@ def _weekend(_match: re.Match[str], today: date) -> _Days:
 
 
 def _near_day(match: re.Match[str], today: date) -> _Days:
-    day = today - timedelta(days=1 if match["word"] == "yesterday" else 0)
+    day = today - timedelta(days=1 if match["word"] in _YESTERDAY else 0)
     return _Days(day, day)
 
 
+_YESTERDAY = {"yesterday", *calendar_words.YESTERDAY.split()}
+_NEAR_DAYS = "|".join(["today", "tonight", *sorted(_YESTERDAY), *calendar_words.TODAY.split()])
+
 _HINT = re.compile(
-    r"\d|\b(?:ago|past|last|previous|this|weekend|today|tonight|yesterday"
-    rf"|{'|'.join(WEEKDAYS)}|{'|'.join(month[:3] for month in MONTHS)})"
+    rf"\d|\b(?:ago|past|last|previous|this|weekend|{_NEAR_DAYS}|{'|'.join(WEEKDAYS)}|{'|'.join(month[:3] for month in MONTHS)}"
+    rf"|{_NAMES}|{calendar_words.HINTS})"
 )
 """Found in every query that one of the readers reads; most queries hold nothing of the kind."""
 
@@ -179,10 +199,15 @@ _READERS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], date], _Days | N
     (re.compile(pattern), read)
     for pattern, read in (
         (r"\b(?:19|20)\d\d-\d\d-\d\d\b", _iso_day),
-        (rf"\b{_DAY}(?: of)? {_MONTH}(?:,? {_YEAR})?", _day_of_month),
+        (rf"\b{_DAY}(?: of| de)? {_MONTH}(?:,?(?: de)? {_YEAR})?", _day_of_month),
         (rf"\b{_MONTH} {_DAY}\b(?:,? {_YEAR})?", _day_of_month),
-        (rf"\b{_MONTH}(?:,| of)? {_YEAR}", _month_of_year),
-        (rf"\b(?:in|during|since|of|last|this|by|until) (?:early |late |mid-?)?{_MONTH}", _latest_month),
+        (rf"\b{_MONTH}(?:,| of| de)? {_YEAR}", _month_of_year),
+        (rf"\b(?:in|during|since|of|last|this|by|until) (?:early |late |mid-?)?{_ENGLISH_MONTH}", _latest_month),
+        (rf"\b{calendar_words.IN_MONTH} {_MONTH}", _latest_month),
+        (calendar_words.AGO, _ago),
+        (calendar_words.AGO_BEHIND, _ago),
+        (calendar_words.LAST, _last_unit),
+        (calendar_words.LAST_BEHIND, _last_unit),
         (rf"\b{_COUNT} {_UNIT}s? ago\b", _ago),
         (rf"\b(?:past|last|previous) {_COUNT} {_UNIT}s?\b", _past),
         (r"\bpast (?:(?P<count>a) )?(?P<unit>day|week|month|year)\b", _past),
@@ -190,7 +215,7 @@ _READERS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], date], _Days | N
         (r"\bthis (?P<unit>week|month|year)\b", _this_unit),
         (rf"\b(?:last|past|on|this) (?P<weekday>{'|'.join(WEEKDAYS)})\b", _weekday),
         (r"\b(?:last|past|this|over the) weekend\b", _weekend),
-        (r"\b(?P<word>today|tonight|yesterday)\b", _near_day),
+        (rf"\b(?P<word>{_NEAR_DAYS})\b", _near_day),
         (rf"\b(?:in|during|since|of) {_YEAR}", _year),
     )
 )

@@ -36,6 +36,8 @@ class Similarities(NamedTuple):
     """From -1 to 1; 0 where there is no vector."""
     known: npt.NDArray[np.bool_]
     """Whether a row has a vector."""
+    spaces: npt.NDArray[np.uint8]
+    """Which of the query's vectors a row was compared with; 0 also where it has none."""
 
 
 def no_chunks(dimension: int = 0) -> Chunks:
@@ -48,6 +50,11 @@ class RowVectors:
 
     def __init__(self, chunks: Chunks) -> None:
         self._open(chunks)
+
+    @classmethod
+    def empty(cls, dimension: int) -> "RowVectors":
+        """Return the vectors of rows that have none."""
+        return cls(no_chunks(dimension))
 
     @property
     def dimension(self) -> int:
@@ -81,21 +88,28 @@ class RowVectors:
         elif not self._overwrite(added, rows):
             self._rebuild(added, rows)
 
+    def drop(self, owners: Numbers) -> None:
+        """Take rows' vectors away."""
+        numbers, scales, held = self.chunks
+        kept = ~np.isin(held, owners)
+        if not kept.all():
+            self._open(Chunks(numbers[kept], scales[kept], held[kept]))
+
     def similarities(self, query: Floats, rows: int) -> Similarities:
         """Return each row's best cosine with `query`, which is L2-normalized. Another dimension knows nothing."""
         chunks = self.chunks
         if not len(chunks.owners) or len(query) != self.dimension:
-            return Similarities(np.zeros(rows, np.float32), np.zeros(rows, np.bool_))
+            return Similarities(np.zeros(rows, np.float32), np.zeros(rows, np.bool_), np.zeros(rows, np.uint8))
         cosines = _products(chunks.numbers, query)
         cosines *= chunks.scales
         np.clip(cosines, -1.0, 1.0, out=cosines)
         if len(cosines) == rows and self._one_each():
-            return Similarities(cosines, np.ones(rows, np.bool_))
+            return Similarities(cosines, np.ones(rows, np.bool_), np.zeros(rows, np.uint8))
         starts = np.flatnonzero(np.diff(chunks.owners, prepend=-1))
         best, known = np.zeros(rows, np.float32), np.zeros(rows, np.bool_)
         best[chunks.owners[starts]] = np.maximum.reduceat(cosines, starts)
         known[chunks.owners[starts]] = True
-        return Similarities(best, known)
+        return Similarities(best, known, np.zeros(rows, np.uint8))
 
     def _open(self, chunks: Chunks) -> None:
         self._numbers = Column(chunks.numbers)

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from engram.projections.lance_feed import Nearest
-from engram.projections.lance_rows import Scope
+from engram.projections.lance_rows import Scope, Space
 from engram.projections.rows import SessionRow
 from engram.recall.explanation import ChosenBy
 from engram.recall.filters import Condition, may_hold
+from engram.recall.spaces import Towards
 
 SCOPE_ROWS_MAX: Final = 200_000
 """Messages of several sessions that are searched together: all of them are in memory at once, about 1 KB each.
@@ -31,6 +32,10 @@ NEAREST_SHARE: Final = 0.5
 
 class Neighbours(Protocol):
     """The long-term store."""
+
+    @property
+    def space(self) -> Space:
+        """Whose vectors it holds."""
 
     async def nearest(self, vector: npt.NDArray[np.float32], scope: Scope, k: int) -> Nearest | None:
         """Return the `k` chunks of `scope` nearest to `vector`, best first; None when it cannot say."""
@@ -58,16 +63,14 @@ class Chooser:
         """Return whether not all of `sessions` can be searched together."""
         return len(sessions) > 1 and _rows(sessions) > self._rows_max
 
-    async def choose(
-        self, sessions: Sequence[SessionRow], vector: npt.NDArray[np.float32] | None, where: Condition | None
-    ) -> Chosen:
+    async def choose(self, sessions: Sequence[SessionRow], vectors: Towards, where: Condition | None) -> Chosen:
         """Return which of `sessions` to search.
 
-        `vector` is the query's; None: only the latest are chosen. Sessions of which no message can fit `where` have
+        `vectors` are the query's; without one by the maker of what the store holds only the latest are chosen. Sessions of which no message can fit `where` have
         what room is left, for the statistics.
         """
         fitting = [session for session in sessions if where is None or may_hold(where, session)]
-        nearest = await self._nearest(sessions, fitting, vector)
+        nearest = await self._nearest(sessions, fitting, vectors)
         order = self._order(fitting, nearest)
         fits = {session.session_key for session in fitting}
         order += _latest_first(session for session in sessions if session.session_key not in fits)
@@ -81,8 +84,9 @@ class Chooser:
         )
 
     async def _nearest(
-        self, sessions: Sequence[SessionRow], fitting: Sequence[SessionRow], vector: npt.NDArray[np.float32] | None
+        self, sessions: Sequence[SessionRow], fitting: Sequence[SessionRow], vectors: Towards
     ) -> Nearest | None:
+        vector = None if self._neighbours is None else vectors.get(self._neighbours.space)
         if self._neighbours is None or vector is None or not vector.any() or not fitting:
             return None
         return await self._neighbours.nearest(vector, _scope(sessions, fitting), NEAREST_ROWS)

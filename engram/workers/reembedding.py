@@ -1,24 +1,38 @@
 """Embedding again: every message that has no vectors of the wanted model gets some."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, NamedTuple, Protocol
 
 from engram.clock import Clock
-from engram.inference.embedder import LocalEmbedder, Matrix, RemoteEmbedder
+from engram.inference.embedder import EmbedderError, LocalEmbedder, Matrix, RemoteEmbedder
+from engram.projections.lance_rows import Space
 from engram.projections.rows import PendingEmbedding
-from engram.workers.batches import Batches, Identity, Job, entries, events, identity
+from engram.projections.sqlite_census import Others
+from engram.workers.batches import Batches, Identity, Job, Observer, entries, events, identity
 from engram.workers.embedding import Records
 
 PAGE_MESSAGES = 1000
 """Messages in memory at a time; a page ends with an entry, so it can be a few more."""
 
-IN_FLIGHT_MAX = 4
+
+class Pace(NamedTuple):
+    """How much of a node is taken for it."""
+
+    in_flight_max: int
+    rests: float
+    """After each batch it waits so many times as long as the batch took."""
+
+
+ALONE: Final = Pace(in_flight_max=4, rests=0.0)
+"""Of a stopped node: nobody waits for anything else."""
+
+ASIDE: Final = Pace(in_flight_max=2, rests=1.0)
+"""Of a running node: half of the time of a core and of the log at most is taken from its requests."""
 
 
 class Reads(Protocol):
-    """The part of the primary store that is read. A page never ends inside an entry."""
+    """The part of the primary store that is read. A page of what waits never ends inside an entry."""
 
     async def pending_embeddings(self, *, after: int, limit: int) -> Sequence[PendingEmbedding]:
         """Return messages behind the log index `after` that wait for vectors, oldest first."""
@@ -26,8 +40,8 @@ class Reads(Protocol):
     async def abandoned_embeddings(self, *, after: int, limit: int) -> Sequence[PendingEmbedding]:
         """Return messages behind the log index `after` whose embedding was given up, oldest first."""
 
-    async def messages_not_embedded_by(self, model: str, *, after: int, limit: int) -> Sequence[PendingEmbedding]:
-        """Return messages behind the log index `after` with vectors of another model, oldest first."""
+    async def embedded_otherwise(self, space: Space, *, after: int, limit: int) -> Others:
+        """Return which of the next `limit` messages behind the slot `after` have vectors, but not of `space`."""
 
 
 class ReadPage(Protocol):
@@ -58,9 +72,11 @@ class InThread:
         return await asyncio.to_thread(self._embedder.embed, texts)
 
 
-class _Silent:
+class Silent:
+    """An observer for a command, which shows its own progress."""
+
     def embedded(self, model: str, seconds: float) -> None:
-        """Note nothing: the command shows its own progress."""
+        """Note nothing."""
 
 
 async def reembed(
@@ -79,40 +95,93 @@ async def reembed(
         EmbedderError: The embedder does not work.
         UnavailableError, TimedOutError: The log does not take the vectors.
     """
-    run = _Run(recorder, Batches(embedder, clock, _Silent()), progress)
-    await run.embed_all(reads.pending_embeddings)
-    await run.embed_all(reads.abandoned_embeddings)
-    await run.embed_all(partial(reads.messages_not_embedded_by, embedder.model))
+    run = Reembedding(reads, recorder, embedder, progress, clock=clock)
+    await run.embed_waiting()
+    await run.embed_others()
     return Reembedded(run.embedded, len(run.refused))
 
 
-class _Run:
-    def __init__(self, recorder: Records, batches: Batches, progress: Callable[[int], None]) -> None:
+class Reembedding:
+    """Takes messages in batches, and records their vectors. What was recorded stays, wherever it stops."""
+
+    def __init__(
+        self,
+        reads: Reads,
+        recorder: Records,
+        embedder: RemoteEmbedder,
+        progress: Callable[[int], None],
+        *,
+        clock: Clock,
+        observer: Observer | None = None,
+        pace: Pace = ALONE,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._reads = reads
         self._recorder = recorder
-        self._batches = batches
+        self._space = Space(embedder.model, embedder.dimension)
+        self._batches = Batches(embedder, clock, observer or Silent())
         self._progress = progress
-        self._slots = asyncio.Semaphore(IN_FLIGHT_MAX)
+        self._clock = clock
+        self._pace = pace
+        self._sleep = sleep
+        self._slots = asyncio.Semaphore(pace.in_flight_max)
         self.embedded = 0
         self.refused: set[Identity] = set()
 
-    async def embed_all(self, read: ReadPage) -> None:
+    async def embed_waiting(self) -> None:
+        """Embed the messages that wait, and those that were given up."""
+        await self._embed_all(self._reads.pending_embeddings)
+        await self._embed_all(self._reads.abandoned_embeddings)
+
+    async def embed_others(self) -> None:
+        """Embed the messages that have vectors of another model or width."""
+        after: int | None = 0
+        while after is not None:
+            page = await self._reads.embedded_otherwise(self._space, after=after, limit=PAGE_MESSAGES)
+            await self._embed(page.messages)
+            after = page.end
+
+    async def embed_some(self) -> None:
+        """Embed one batch of the messages that have vectors of another model or width, if there are any.
+
+        Raises:
+            EmbedderError: The embedder does not work, or refuses all of them.
+        """
+        after: int | None = 0
+        while after is not None:
+            page = await self._reads.embedded_otherwise(self._space, after=after, limit=PAGE_MESSAGES)
+            if page.messages:
+                (first, *_) = await self._batches.plan(page.messages)
+                await self._batch(first)
+                if not self.embedded:
+                    raise EmbedderError("the embedder refuses every text of the first batch", permanent=True)
+                return
+            after = page.end
+
+    async def _embed_all(self, read: ReadPage) -> None:
         after = 0
         while page := await read(after=after, limit=PAGE_MESSAGES):
-            await self._embed([message for message in page if identity(message) not in self.refused])
+            await self._embed(page)
             after = page[-1].log_index
 
     async def _embed(self, messages: Sequence[PendingEmbedding]) -> None:
-        batches = await self._batches.plan(messages)
+        batches = await self._batches.plan([message for message in messages if identity(message) not in self.refused])
         try:
             async with asyncio.TaskGroup() as tasks:
                 for batch in batches:
-                    tasks.create_task(self._batch(batch))
+                    tasks.create_task(self._paced(batch))
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
 
-    async def _batch(self, jobs: list[Job]) -> None:
+    async def _paced(self, jobs: list[Job]) -> None:
         async with self._slots:
-            settled = await self._batches.settle(jobs)
+            started_s = self._clock.monotonic_s()
+            await self._batch(jobs)
+            if self._pace.rests:
+                await self._sleep((self._clock.monotonic_s() - started_s) * self._pace.rests)
+
+    async def _batch(self, jobs: list[Job]) -> None:
+        settled = await self._batches.settle(jobs)
         for entry in entries(settled.embedded):
             await self._recorder.record(events(entry, self._recorder.stamp_ms()))
         self.embedded += len(settled.embedded)

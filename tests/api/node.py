@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from engram.api.intake import Intake
 from engram.api.open_streams import OpenStreams
 from engram.api.services import Dependency, Services
 from engram.events import Event, decode
+from engram.inference.choice import Server
 from engram.log.position import Position
 from engram.metrics import Metrics
 from engram.moving.backup_format import Head
@@ -29,9 +31,14 @@ from engram.projections.projector import Projector
 from engram.projections.sqlite_store import PrimaryStore
 from engram.projections.upkeep import Upkeep
 from engram.recall.lookback import Lookback
+from engram.recall.query_vectors import space_of
 from engram.recall.reader import ContextReader
 from engram.recall.search import Searcher
 from engram.recorder import Recorder
+from engram.workers.embedder_source import EmbedderSource
+from engram.workers.embedding_use import EmbeddingUse
+from engram.workers.moving import Embedders
+from engram.workers.reembed_requests import ReembedRequests
 from tests.api.fake_cluster import FakeCluster
 
 NOW_MS = 1_777_593_600_000
@@ -51,6 +58,9 @@ class Words:
 
     def count(self, text: str) -> int:
         return len(text.split())
+
+    def count_once(self, text: str) -> int:
+        return self.count(text)
 
     def count_all(self, texts: Sequence[str]) -> list[int]:
         return list(map(self.count, texts))
@@ -140,6 +150,7 @@ class Node:
     def __init__(self, store: PrimaryStore, folder: Path) -> None:
         self.log = ListLog()
         self.store = store
+        self.folder = folder
         self.projector = Projector(self.log, store)
         self.eraser = Eraser(self.log, store, None)
         self.searcher = Searcher(store, Letters(), cache_bytes_max=1_000_000, observer=Unobserved())
@@ -185,6 +196,16 @@ class Node:
             tasks.create_task(self.eraser.run())
             tasks.create_task(self.upkeep.run())
 
+    def _reembeds(self, recorder: Recorder, ingest: Ingest) -> ReembedRequests:
+        server, clock, letters = Server(None, None), StoppedClock(), Letters()
+        source = EmbedderSource(self.folder, server, space_of(letters), None, clock)
+        use = EmbeddingUse(letters, self.searcher, self.feed, ingest, is_settled=True)
+        embedders = Embedders(
+            self.store, recorder, source, use, letters,
+            leads=lambda: True, observer=Metrics(version="0"), clock=clock, rng=random.Random(1),
+        )  # fmt: skip
+        return ReembedRequests(embedders, source, server, {})
+
     def application(self) -> Application:
         """Return the application as the node is set up now."""
         return build(self.services())
@@ -219,6 +240,7 @@ class Node:
             copier=Copier(self.log, self.store, self, self.copy_head),
             upkeep=self.upkeep,
             digests=lambda: self.digests,
+            reembeds=self._reembeds(recorder, ingest),
             floor_index=self.floor_index,
             wait_s=0.2,
             body_deadline_s=0.3,

@@ -94,3 +94,17 @@ async def test_a_moment_that_is_not_applied_names_its_parameter(http: ClientSess
     answer = await http.get("/sessions/s1/diff", params={"to": "9"})
 
     assert (answer.status, (await answer.json())["detail"][:10]) == (400, "to is 9; t")
+
+
+async def test_moments_in_the_wrong_order_are_refused(http: ClientSession) -> None:
+    await say(http, "m1", "hello")
+    await say(http, "m2", "a boat")
+
+    for query in ({"from": "2", "to": "1"}, {"from": "2035-01-01T00:00:00Z", "to": "1"}):
+        answer = await http.get("/sessions/s1/diff", params=query)
+
+        assert answer.status == 400
+        assert "from is log entry 2, which is behind to, log entry 1" in (await answer.json())["detail"]
+    assert (await diff(http, **{"from": "2", "to": "2"}))["added"] == []
+    now = await diff(http, **{"from": "2035-01-01T00:00:00Z", "to": "2036-01-01T00:00:00Z"})
+    assert (now["from_index"], now["to_index"]) == (2, 2)

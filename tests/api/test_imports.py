@@ -277,6 +277,31 @@ async def test_a_deletion_forgets_what_is_older_than_it(http: aiohttp.ClientSess
     assert (await (await http.get("/sessions/s/core-memory")).json())["facts"] == []
 
 
+async def test_a_message_outlives_a_deletion_that_came_before_it(http: aiohttp.ClientSession, node: Node) -> None:
+    """Deleting what is unknown is no error, so a message may come behind a deletion of its id."""
+    content = export_of([MessageDeleted(session_id="s", at_ms=THEN_MS - 1, message_id="m1")], *CONVERSATION)
+    await take(http, content)
+    before = len(node.log.held)
+
+    again = await take(http, content)
+
+    assert (again["recorded"], again["left_out"], len(node.log.held)) == (0, 1, before)
+    assert (await http.get("/sessions/s/messages/m1")).status == 200
+
+
+async def test_what_is_older_than_a_sessions_last_change_does_not_take_it_back(http: aiohttp.ClientSession) -> None:
+    await http.post("/sessions/s/messages", json={"role": "user", "content": "hello", "id": "m0"})
+    before = await (await http.get("/sessions/s")).json()
+
+    await take(http, export_of([message("m1"), vectors("m1")], [pinned("f1", "likes animals")]))
+
+    after = await (await http.get("/sessions/s")).json()
+    assert after["counts"]["messages"] == 2
+    assert (after["updated_at"], after["created_at"]) == (before["updated_at"], before["created_at"])
+    past = await (await http.get(f"/sessions/s?as_of={after['index']}")).json()
+    assert past["updated_at"] == after["updated_at"]
+
+
 async def test_a_session_that_was_made_again_outlives_an_older_deletion(http: aiohttp.ClientSession) -> None:
     await take(http, export_of([message("m1", at_ms=THEN_MS + 9)]))
 

@@ -51,6 +51,7 @@ def test_what_writes_is_every_method_but_get_save_for_search_and_the_forming_of_
         "transfer_leadership",
         "take_snapshot",
         "import_events",
+        "start_reembed",
     }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import beam_engram, locomo_engram, longmemeval_engram, quality_summary
+from benchmarks import beam_engram, locomo_engram, longmemeval_engram, quality_speed, quality_summary
 from tests.benchmarks import quality_sets
 from tests.benchmarks.quality_sets import write
 from tests.fake_openai import FakeOpenAI
@@ -106,9 +106,62 @@ def test_locomo_and_beam_are_scored_by_turns_and_leave_no_session(url: str, tmp_
     assert codes == [0, 0, 0]
     assert read(tmp_path / "locomo" / "locomo_retrieval_metrics.json")["turn_recall_any@5"] == 1
     assert read(tmp_path / "out" / "beam_retrieval_metrics.json")["turn_recall_any@5"] == 1
-    assert (tmp_path / "out" / "beam_retrieval_summary.md").exists()
+    assert "## Evidence in contexts" in (tmp_path / "out" / "beam_retrieval_summary.md").read_text()
     assert read(kept / "beam.json")["aims"][0]["is_met"]
     assert sessions(url) == []
+
+
+def test_a_retrieval_run_looks_for_the_evidence_in_contexts_and_says_what_the_server_is(
+    url: str, tmp_path: Path
+) -> None:
+    data = quality_sets.longmemeval(2)
+    data[0]["haystack_sessions"][0] *= 40  # the answer is not in the conversation any more, and nor is anything alike
+    dataset = write(tmp_path / "lme.json", data)
+    out = tmp_path / "out"
+
+    longmemeval_engram.main(arguments(url, dataset, out, "--context-tokens", "2000,20", "--max-tokens", "1"))
+
+    row, without_answer = read(out / "retrieval_results.json")
+    small, large = read(out / "retrieval_metrics.json")["contexts"]
+    assert [row["evidence"], without_answer["evidence"]["turn_ids"]] == [
+        {"turn_ids": ["3-1"], "found_ids": ["3-1"]},
+        ["3-1"],
+    ]
+    assert [one["shown_turn_ids"] for one in row["contexts"]] == [[], ["3-1"]]
+    assert [(line["max_tokens"], line["found_shown"], line["found_whole"]) for line in (small, large)] == [
+        (20, 0.0, 0.0),
+        (2000, 1.0, 1.0),
+    ]
+    metrics = read(out / "retrieval_metrics.json")
+    assert metrics["embedder"] == "wordllama-l2-supercat-256"
+    assert 50 < metrics["rss_mb"] < 5_000
+    assert 0 < metrics["context_ms"]["p50"] <= metrics["context_ms"]["p99"]
+
+
+def test_speed_is_measured_over_what_all_data_says_and_shown_with_the_runs(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [
+        write(tmp_path / "lme.json", quality_sets.longmemeval()),
+        write(tmp_path / "locomo.json", quality_sets.locomo()),
+        quality_sets.beam_folder(tmp_path / "beam"),
+    ]
+    asked = [part for file in files for part in ("--data", str(file))]
+    out = tmp_path / "out"
+    small = ("--messages", "1000", "--requests", "20")
+
+    codes = [
+        quality_speed.main([*asked, "--output-dir", str(out), "--engram-url", url, *small]),
+        quality_summary.main([str(out), "--keep", str(tmp_path / "kept"), "--no-plot"]),
+    ]
+
+    speed = read(tmp_path / "kept" / "speed.json")
+    assert codes == [0, 0]
+    assert (speed["messages"], speed["sessions"], speed["files"]) == (1000, 2, ["lme.json", "locomo.json", "beam"])
+    assert speed["requests"]["search, session of 500"] == speed["requests"]["context"] == 20
+    assert [one["limit"] for one in speed["aims"]] == [4, 12, 6, 500]
+    assert sessions(url) == []
+    assert "aims met" in capsys.readouterr().out
 
 
 async def test_qa_asks_with_the_contexts_of_the_questions(url: str, tmp_path: Path) -> None:
@@ -208,8 +261,10 @@ def test_a_run_is_not_gone_on_with_by_other_options(
         (locomo_engram.main, [], "conversation 1 of lme.json has no conversation"),
         (beam_engram.main, ["--dataset-format", "beam-chats"], "is no folder of BEAM chats"),
         (beam_engram.main, ["--question-key", "wish"], "has no wish"),
+        (longmemeval_engram.main, ["--embedder", "minilm"], "--embedder is for a node that is started"),
+        (longmemeval_engram.main, ["--start-engram", "--engram-cwd", "none"], "in none: it is no folder"),
     ],
-    ids=["no file", "no server", "no key", "no program", "other data", "no folder", "no field"],
+    ids=["no file", "no server", "no key", "no program", "other data", "no folder", "no field", "no start", "no place"],
 )
 def test_what_is_wrong_is_said_in_a_line(
     main: Main, others: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -223,7 +278,33 @@ def test_what_is_wrong_is_said_in_a_line(
 
 
 @pytest.mark.parametrize(
-    "others", [["--top-k", "0"], ["--top-k", "201"], ["--engram-url", "x"], ["--timeout-secs", "-1"]]
+    ("data", "told"),
+    [
+        ("none.json", "cannot read none.json: No such file"),
+        ("lme.json", "the data has no message, or no question"),
+    ],
+)
+def test_without_messages_or_questions_no_speed_is_measured(
+    data: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    empty = {**quality_sets.longmemeval()[0], "haystack_sessions": [[]] * 4}
+    write(tmp_path / "lme.json", [empty])
+
+    assert quality_speed.main(["--data", data, "--output-dir", "out"]) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        ["--top-k", "0"],
+        ["--top-k", "201"],
+        ["--engram-url", "x"],
+        ["--timeout-secs", "-1"],
+        ["--context-tokens", "1000,0"],
+        ["--embedder", "mine"],
+    ],
 )
 def test_an_option_out_of_range_is_refused(others: list[str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stopped:

@@ -81,6 +81,7 @@ def test_how_the_context_for_a_query_changed_is_told(folder: DataFolder, run: Ru
     [
         (["--session", "s1", "--from", "soon"], "--from is 'soon'; it takes a log index, or an RFC 3339 time"),
         (["--session", "s1", "--to", "99"], "--to is 99; this node has applied the log up to entry 5"),
+        (["--session", "s1", "--from", "4", "--to", "3"], "--from is log entry 4, which is behind --to, log entry 3"),
         (["--session", "s2"], "session 's2' is unknown as of log entry 5"),
     ],
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from engram.cli import main
+from engram.projections.lance_rows import Space
 from engram.projections.sqlite_store import PrimaryStore
 from tests.cli.conftest import Run
 from tests.cli.data_folder import DataFolder, conversation
@@ -24,7 +25,8 @@ async def space(folder: DataFolder) -> tuple[str, int, int]:
     try:
         found = await store.embedding_space()
         assert found is not None
-        return found.model, found.dimension, await store.count_not_embedded_by(found.model)
+        others = await store.embedded_otherwise(Space(*found), after=0, limit=1000)
+        return found.model, found.dimension, len(others.messages)
     finally:
         await store.close()
 

@@ -145,6 +145,29 @@ def test_a_fact_that_is_forgotten_is_not_brought_back_by_its_duplicate(folder: D
     assert json.loads(run("replay", "--to", "4", "--session", "s1", "--json").out)["facts"] == []
 
 
+@pytest.mark.parametrize(
+    ("before", "left"),
+    [
+        ([("f1", "likes tea"), ("f1", None), ("f2", "likes tea"), ("f1", "likes gin")], ["likes tea"]),  # an older life
+        ([("f1", "likes gin"), ("f1", "likes tea"), ("f2", "likes tea")], ["likes tea"]),  # a conflict
+        ([("f9", "likes tea"), ("f1", "likes tea"), ("f1", "likes gin"), ("f2", "likes gin")], ["likes tea"]),
+    ],
+)
+def test_an_id_that_has_named_several_texts_takes_only_the_one_it_names(
+    folder: DataFolder, run: Run, before: Sequence[tuple[str, str | None]], left: Sequence[str]
+) -> None:
+    def change(fact_id: str, text: str | None) -> list[Event]:
+        if text is None:
+            return [FactUnpinned(session_id="s1", at_ms=AT_MS, fact_id=fact_id)]
+        return [FactPinned(session_id="s1", at_ms=AT_MS, fact_id=fact_id, text=text, tokens=2)]
+
+    asyncio.run(folder.write([said(1), *(change(*each) for each in before), change("f1", None)]))
+
+    result = run("replay", "--to", str(1 + len(before) + 1), "--session", "s1", "--json")
+
+    assert [each["fact"] for each in json.loads(result.out)["facts"]] == left
+
+
 def test_an_id_that_is_used_again_is_there_afterwards(folder: DataFolder, run: Run) -> None:
     gone = SessionDeleted(session_id="s1", at_ms=AT_MS)
     asyncio.run(folder.write([said(1), [gone], said(2)]))

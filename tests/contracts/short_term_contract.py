@@ -118,6 +118,15 @@ class ShortTermContract:
         assert known is not None
         assert known.session.visibility == "shared"
 
+    async def test_what_is_older_does_not_take_the_last_change_back(self, memory: ShortTerm) -> None:
+        await memory.write(said("m1", at_ms=50))
+        await memory.write(said("m2", at_ms=9))
+        known = await memory.conversation("s", TENANT_DEFAULT, 5)
+
+        assert known is not None
+        assert (known.session.updated_at_ms, known.session.updated_index) == (50, 2)
+        assert [message.at_ms for message in known.recent] == [50, 9]
+
     async def test_a_session_that_ended_is_unknown(self, memory: ShortTerm) -> None:
         await memory.write(said("m1"), pinned("f1"))
         await memory.write(ended())

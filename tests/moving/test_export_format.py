@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -10,10 +11,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engram.errors import CorruptionError
-from engram.events import Event, MessageAppended, SessionCreated, encode
+from engram.events import Event, MessageAppended, SessionCreated, decode, encode
 from engram.moving.export import export
 from engram.moving.export_format import ExportEntry, ExportHead, ExportReader, ExportWriter
-from tests.projections.histories import Entry, MemoryLog, deleted, embedded, entries_of, pinned, said
+from tests.projections.histories import (
+    Entry,
+    MemoryLog,
+    apply,
+    deleted,
+    embedded,
+    ended,
+    entries_of,
+    open_store,
+    pinned,
+    said,
+    scratch_folder,
+    stamped,
+    unpinned,
+)
 from tests.test_events import GOLDEN
 
 HEAD = ExportHead(engram="0", created_at_ms=1, store_id="a-store", cluster_id="", after=0, session_id=None)
@@ -51,10 +66,24 @@ class QuietLog(MemoryLog):
 
 
 def exported(entries: Sequence[Entry], head: ExportHead = HEAD) -> bytes:
+    """Return the export of a node that has folded `entries`."""
+
     async def collect() -> bytes:
-        return b"".join([part async for part in export(QuietLog(entries), head)])
+        with scratch_folder() as folder:
+            store = await open_store(Path(folder))
+            await apply(store, entries)
+            content = b"".join([part async for part in export(QuietLog(entries), store, head)])
+            await store.close()
+            return content
 
     return asyncio.run(collect())
+
+
+def written(entries: Sequence[Entry]) -> bytes:
+    """Return the lines of `entries`, whatever they did."""
+    writer = ExportWriter()
+    lines = [writer.begin(HEAD), *(writer.add(entry.index, decode(entry.data)) for entry in entries)]
+    return b"".join(lines) + writer.end(len(entries))
 
 
 def read(content: bytes, size: int = 1 << 20) -> tuple[list[ExportEntry], ExportReader]:
@@ -69,7 +98,7 @@ def read(content: bytes, size: int = 1 << 20) -> tuple[list[ExportEntry], Export
 def test_what_is_read_are_the_same_bytes_of_the_log(events: list[Event], size: int) -> None:
     entries = entries_of([[event] for event in events])
 
-    found, _ = read(exported(entries), size)
+    found, _ = read(written(entries), size)
 
     assert [(entry.index, encode(entry.events)) for entry in found] == [(entry.index, entry.data) for entry in entries]
 
@@ -77,13 +106,17 @@ def test_what_is_read_are_the_same_bytes_of_the_log(events: list[Event], size: i
 def test_every_event_ever_released_can_be_exported() -> None:
     entries = entries_of([[event] for event, _ in GOLDEN.values()])
 
-    found, _ = read(exported(entries))
+    found, _ = read(written(entries))
 
     assert [entry.events[0] for entry in found] == [event for event, _ in GOLDEN.values()]
 
 
 def test_entries_without_events_are_left_out_and_the_end_says_how_far_it_goes() -> None:
-    entries = [*entries_of([said("m1"), [said("m2"), embedded("m2")]]), Entry(3, b""), Entry(4, b"x", kind=2)]
+    entries = [
+        *entries_of([said("m1"), stamped([said("m2"), embedded("m2")], 5)]),
+        Entry(3, b""),
+        Entry(4, b"x", kind=2),
+    ]
 
     found, reader = read(exported(entries))
 
@@ -140,6 +173,59 @@ def test_an_entry_of_two_sessions_is_none() -> None:
 
     with pytest.raises(CorruptionError, match="line 2 of the export has not one session"):
         list(ExportReader().feed(content))
+
+
+def test_an_entry_of_two_times_is_none() -> None:
+    writer = ExportWriter()
+    content = writer.begin(HEAD) + writer.add(1, [said("m1", at_ms=1), said("m2", at_ms=2)])
+
+    with pytest.raises(CorruptionError, match="line 2 of the export has not one time"):
+        list(ExportReader().feed(content))
+
+
+@pytest.mark.parametrize(
+    "idle",
+    [
+        said("m1", "something else"),
+        said("m1"),
+        pinned("f2", "a fact"),
+        pinned("f1", "another fact"),
+        SessionCreated(session_id="s", at_ms=9, agent_id="somebody"),
+        embedded("m9"),
+    ],
+)
+def test_what_the_ledger_refused_or_knew_already_is_left_out(idle: Event) -> None:
+    entries = entries_of([said("m1"), pinned("f1"), idle, said("m2")])
+
+    found, reader = read(exported(entries))
+
+    assert [entry.index for entry in found] == [1, 2, 4]
+    assert reader.end is not None
+    assert (reader.end.index, reader.end.entries) == (4, 3)
+
+
+def test_a_deletion_is_never_left_out_nor_what_cannot_be_told_of_a_life_that_is_over() -> None:
+    first = [said("m1"), said("m1"), ended("s"), ended("unknown"), deleted("m1"), unpinned("f1")]
+    entries = entries_of([*first, said("m1"), said("m1")])
+
+    found, _ = read(exported(entries))
+
+    assert [entry.index for entry in found] == [1, 2, 3, 4, 5, 6, 7]
+
+
+async def test_what_is_not_folded_yet_is_not_exported_yet() -> None:
+    entries = entries_of([said("m1"), said("m1", "something else"), said("m2")])
+    with scratch_folder() as folder:
+        store = await open_store(Path(folder))
+        await store.apply(entries[:1])
+
+        content = b"".join([part async for part in export(QuietLog(entries), store, HEAD)])
+
+        await store.close()
+    found, reader = read(content)
+    assert [entry.index for entry in found] == [1]
+    assert reader.end is not None
+    assert reader.end.index == 1
 
 
 def test_a_line_without_an_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

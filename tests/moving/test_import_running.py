@@ -15,6 +15,7 @@ from engram.cli import import_running
 from engram.cli.progress import Progress
 from engram.cli.remote import RemoteError
 from engram.moving.export_format import ExportHead, ExportWriter
+from tests.projections.contents import contents_of
 from tests.server_process import PROJECT, ServerProcess, find_free_port
 
 pytestmark = pytest.mark.timeout(120)
@@ -41,6 +42,20 @@ async def fill(url: str) -> None:
                 batch = [{"role": "user", "content": f"text {number} {n}", "id": f"m{number}-{n}"} for n in range(50)]
                 async with http.post(f"/sessions/{session_id}/messages", json={"messages": batch}) as answer:
                     assert answer.ok
+        await change(http)
+
+
+async def change(http: aiohttp.ClientSession) -> None:
+    """Refuse something, forget something of every kind, and open a session."""
+    async with http.post("/sessions/s1/messages", json={"role": "user", "content": "another", "id": "m0-0"}) as answer:
+        assert answer.status == 409
+    await http.post("/sessions/s3/messages", json={"role": "user", "content": "soon gone", "id": "m1"})
+    await http.put("/sessions/s1/core-memory", json={"fact": "likes gin", "id": "f2"})
+    for path in ("/sessions/s1/messages/m0-1", "/sessions/s1/core-memory/f2", "/sessions/s3"):
+        async with http.delete(path) as answer:
+            assert answer.ok
+    async with http.put("/sessions/s2/visibility", json={"visibility": "Shared"}) as answer:
+        assert answer.ok
 
 
 def engram(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -67,8 +82,11 @@ def test_what_a_node_holds_moves_to_another_that_runs(
     again = engram("import", "--url", target.url, "all.jsonl", cwd=tmp_path)
 
     assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
-    assert "2004 events are new here, 0 were here already" in first.stderr
-    assert "0 events are new here, 2004 were here already" in again.stderr
+    # of the deletion of a message its place and its end; that of a session that never came is of no use
+    assert "2007 events are new here, 0 were here already, 1 of no use here" in first.stderr
+    assert "0 events are new here, 2005 were here already, 3 of no use here" in again.stderr
+    here, there = (contents_of(node.data / "projections.db") for node in nodes)
+    assert there == here
     for path in ("/sessions/s1/core-memory", "/sessions/s2/context?query=text&max_tokens=500"):
         ours, theirs = [asyncio.run(ask(url, path)) for url in (source.url, target.url)]
         assert without_indexes(ours) == without_indexes(theirs)
@@ -91,13 +109,16 @@ def test_a_conflict_is_named_and_can_be_left_out(nodes: tuple[ServerProcess, Ser
         asyncio.run(pin(third.url))
 
         stopped = engram("import", "--url", third.url, "s1.jsonl", cwd=tmp_path)
+        behind = engram("import", "--url", third.url, "--from-line", "3", "s1.jsonl", cwd=tmp_path)
         done = engram("import", "--url", third.url, "--on-conflict", "skip", "s1.jsonl", cwd=tmp_path)
 
     assert (stopped.returncode, done.returncode) == (1, 1)
     assert "line 2: session 's1' is here with another agent, user or metadata (session_conflict)" in stopped.stderr
     assert "--on-conflict skip" in stopped.stderr
+    assert "nothing before that" in stopped.stderr
+    assert "everything up to line 2 is imported" in behind.stderr
     assert "line 3: fact 'f1' of session 's1' is here with other content" in done.stderr
-    assert "1000 events are new here" in done.stderr
+    assert "998 events are new here" in done.stderr
     assert "2 lines left out for conflicts" in done.stderr
 
 
@@ -118,5 +139,5 @@ async def test_a_node_that_is_away_is_waited_for_and_then_named(
     url = f"http://127.0.0.1:{find_free_port()}"
     manner = import_running.Manner("stop", "apply", 2)
 
-    with pytest.raises(RemoteError, match=r"no node answers at http.*nothing before that was sent"):
+    with pytest.raises(RemoteError, match=r"no node answers at http.*nothing before that is known to be imported"):
         await import_running.import_into(url, [str(file)], manner, Progress())

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
 from engram.events import (
     Chunk,
     Event,
@@ -84,6 +86,11 @@ def entries_of(history: History) -> list[Entry]:
         Entry(index, encode(item if isinstance(item, list | tuple) else [item]))  # type: ignore[list-item]
         for index, item in enumerate(history, start=1)
     ]
+
+
+def stamped(events: Sequence[Event], at_ms: int) -> list[Event]:
+    """Return the events of an entry as commands make them: all at one time."""
+    return [msgspec.structs.replace(event, at_ms=at_ms) for event in events]
 
 
 def scratch_folder() -> tempfile.TemporaryDirectory[str]:

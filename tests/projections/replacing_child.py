@@ -1,10 +1,12 @@
 """A process that puts another file in the place of its read models, and kills itself before one of the steps on disk.
 
-Arguments: the folder, and before which step to die; beyond the last one it dies when all is done.
+Arguments: the folder, and before which step to die; beyond the last one it dies when all is done. With step 0 the kernel
+kills it in the middle of any file that it should write in place of the old one, or else it dies when all is done.
 """
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -14,13 +16,24 @@ from typing import Any
 from engram import disk
 from tests.projections.histories import apply, entries_of, open_store, said
 
+IN_THE_MIDDLE = 0
+
 MESSAGES = 300
 STEPS = 7
 """The old file's write-ahead log is empty durably; it and its index are removed; three syncs and the exchange."""
 
 
+disk_remove = disk.remove
+
+
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_in_long_files(fresh: Path) -> None:
+    """Let the kernel kill this process when it has written half of a file as long as `fresh`."""
+    half = fresh.stat().st_size // 2
+    resource.setrlimit(resource.RLIMIT_FSIZE, (half, half))
 
 
 def counted(function: Callable[..., Any], steps: list[str], die_at: int) -> Callable[..., Any]:
@@ -28,6 +41,8 @@ def counted(function: Callable[..., Any], steps: list[str], die_at: int) -> Call
         steps.append(function.__name__)
         if len(steps) == die_at:
             die()
+        if die_at == IN_THE_MIDDLE and function is disk_remove:
+            die_in_long_files(arguments[0].with_name("beside") / "projections.db")
         return function(*arguments)
 
     return step
@@ -52,4 +67,5 @@ async def main(folder: Path, die_at: int) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it
     asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))

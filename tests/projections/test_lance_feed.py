@@ -8,9 +8,9 @@ import pytest
 
 from engram.errors import ConfigError
 from engram.projections.lance_feed import LanceFeed, Options, rebuild
-from engram.projections.lance_rows import Scope
+from engram.projections.lance_rows import Scope, Space
 from engram.projections.lance_store import LanceStore
-from tests.projections.embedded import LOG_END, Rows, as_query, files_with, found_ids, row, store_at
+from tests.projections.embedded import DIMENSION, LOG_END, Rows, as_query, files_with, found_ids, row, store_at
 
 ALL = Scope("default")
 EAGER = Options(period_s=0.001, batch_rows_max=10, retry_s=0.001, retry_max_s=0.002)
@@ -241,6 +241,47 @@ async def test_another_model_stops_the_feed(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="engram reembed"):
         await Bench(tmp_path, Rows([row(1)]), EAGER).feed.run()
+
+
+async def test_a_table_of_another_model_is_gone_on_with_until_all_is_moved(tmp_path: Path) -> None:
+    first = store_at(tmp_path)
+    await first.open(log_last_index=LOG_END)
+    await first.add([row(1), row(2)])
+    await first.stop()
+    follows = LanceStore(str(tmp_path), model="model-b", dimension=DIMENSION, takes_other=True)
+    rows = Rows([row(2), row(3)._replace(model="model-b")])
+    feed = LanceFeed(
+        follows, rows, clock=HandClock(), observer=Counts(rows.read), log_last_index=LOG_END, options=EAGER
+    )
+
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(feed.run())
+        async with asyncio.timeout(20):
+            while feed.status().cursor < 3:
+                rows.read.clear()
+                await rows.read.wait()
+            before = feed.space
+            feed.become(Space("model-b", DIMENSION))
+            while feed.space == before or feed.is_refilling:
+                rows.read.clear()
+                await rows.read.wait()
+        task.cancel()
+
+    assert before == Space("model-a", DIMENSION)
+    after = LanceStore(str(tmp_path), model="model-b", dimension=DIMENSION)
+    await after.open(log_last_index=LOG_END)
+    assert await found_ids(after, ALL) == ["m3"]
+    await after.stop()
+
+
+async def test_to_become_what_it_is_changes_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path, Rows([row(1)])) as bench:
+        await bench.until_fed()
+        bench.feed.become(bench.feed.space)
+        bench.rows.rows.append(row(2))
+        await bench.until_fed()
+
+    assert bench.counts.batches == [1, 1]
 
 
 async def test_files_are_merged_after_so_many_writes(tmp_path: Path) -> None:

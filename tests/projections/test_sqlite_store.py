@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from engram.errors import CorruptionError
-from engram.events import TENANT_DEFAULT, MessageAppended, SessionCreated, SessionDeleted, WorkAbandoned, encode
+from engram.events import (
+    TENANT_DEFAULT,
+    Event,
+    MessageAppended,
+    SessionCreated,
+    SessionDeleted,
+    VisibilityChanged,
+    WorkAbandoned,
+    encode,
+)
 from engram.projections.rows import RecallBlob, VectorRow
 from engram.projections.sqlite_reads import Counts, EmbeddingSpace
 from engram.projections.sqlite_store import PrimaryStore
@@ -61,7 +70,7 @@ async def test_a_session_says_what_is_in_it(store: PrimaryStore) -> None:
         "metadata": {"plan": "pro", "n": 1},
         "visibility": "private",
         "created_at_ms": 10,
-        "updated_at_ms": 3,
+        "updated_at_ms": 50,
         "updated_index": 6,
         "message_count": 2,
         "fact_count": 1,
@@ -72,6 +81,27 @@ async def test_a_session_says_what_is_in_it(store: PrimaryStore) -> None:
         "vectors_index": 4,
         "deletions": 1,
     }
+
+
+@pytest.mark.parametrize(
+    "older",
+    [
+        said("m2", at_ms=9),
+        pinned("f1"),
+        deleted("m1", at_ms=9),
+        VisibilityChanged(session_id="s", at_ms=9, visibility="shared"),
+    ],
+)
+@pytest.mark.parametrize("batch", [1, 2])
+async def test_what_is_older_than_the_last_change_does_not_take_it_back(
+    store: PrimaryStore, older: Event, batch: int
+) -> None:
+    await apply(store, entries_of([said("m1", at_ms=50), older]), batch=batch)
+
+    row = await store.session("s")
+
+    assert row is not None
+    assert (row.created_at_ms, row.updated_at_ms, row.updated_index) == (50, 50, 2)
 
 
 async def test_a_message_comes_back_as_it_was_written(store: PrimaryStore) -> None:
@@ -186,7 +216,7 @@ async def test_a_recall_delta_is_what_came_behind_the_cursors(store: PrimaryStor
     assert [row.message_id for row in everything.messages] == ["m1", "m2", "m3"]
     assert [row.ordinal for row in everything.vectors] == [0, 2, 1]
     assert [row.message_id for row in behind.messages] == ["m3"]
-    assert behind.vectors == [VectorRow(1, 1, 2, bytes([7, 0]) * 4)]
+    assert behind.vectors == [VectorRow(1, 1, 2, bytes([7, 0]) * 4, "model-a")]
 
 
 async def test_replaced_vectors_are_gone_from_the_next_delta(store: PrimaryStore) -> None:
@@ -223,12 +253,9 @@ async def test_the_embedding_space_is_that_of_the_newest_vectors(store: PrimaryS
         store, entries_of([[said("m1"), embedded("m1")], [said("m2"), embedded("m2", model="model-b")], said("m3")])
     )
     space = await store.embedding_space()
-    others = await store.messages_not_embedded_by("model-b", limit=9)
     await store.apply([Entry(4, encode([deleted("m2")]))])
 
     assert space == EmbeddingSpace("model-b", 4)
-    assert [row.message_id for row in others] == ["m1"]
-    assert await store.count_not_embedded_by("model-c") == 1
     assert await store.embedding_space() == EmbeddingSpace("model-a", 4)
 
 

@@ -22,6 +22,7 @@ from engram.projections.redis_projection import RedisProjection
 from engram.projections.redis_store import RedisStore
 from engram.projections.sqlite_store import PrimaryStore
 from engram.projections.upkeep import Job, Upkeep, What
+from tests.projections.damage import lose_from_index
 from tests.projections.histories import History, MemoryLog, apply, created, deleted, embedded, entries_of, said
 from tests.projections.redis_scene import Failures, needs_redis
 from tests.redis_server import RedisServer
@@ -150,6 +151,19 @@ async def test_the_first_key_that_differs_is_named_with_its_entry(tmp_path: Path
         ("messages", "s", "message m1", 2)
     ]
     assert "hello" not in str(job.findings)
+
+
+async def test_an_index_of_sqlite_that_lacks_a_row_is_found_beside_a_node_that_runs(tmp_path: Path) -> None:
+    async with scene(tmp_path) as node:
+        await asyncio.to_thread(lose_from_index, node.path, "messages_by_id", "message_id = 'm2'")
+
+        job = await node.run("verify")
+        await node.run("projections")
+        after = await node.run("verify")
+
+    assert [(each.model, each.session_id) for each in job.findings][:1] == [("indexes", None)]
+    assert "messages_by_id" in job.findings[0].what
+    assert after.findings == []
 
 
 async def test_a_node_that_writes_and_erases_meanwhile_is_sound(tmp_path: Path) -> None:

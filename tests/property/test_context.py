@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engram.events import Role
 from engram.recall.context import Material, Packed, exchanges, pack
-from engram.recall.render import conversation_section, core_section, memories_section, memory_prefix, turn_prefix
+from engram.recall.render import conversation_lines, core_section, memories_section, memory_prefix, turn_prefix
 from tests.recall.rows import DAY_MS, NOON_MS, TOKENS, Found, fact, message, session
 
 NASTY = [
@@ -129,7 +129,7 @@ def rendered(packed: Packed) -> tuple[str, str, str]:
     return (
         core_section(packed.facts),
         memories_section(found.message for found in packed.memories),
-        conversation_section(packed.conversation),
+        "\n".join(conversation_lines(packed.conversation)),
     )
 
 

@@ -30,6 +30,7 @@ from tests.projections.histories import (
     pinned,
     said,
     scratch_folder,
+    stamped,
     unpinned,
 )
 
@@ -113,11 +114,6 @@ def others(draw: st.DrawFn) -> list[Event]:
             )
         )
     ]
-
-
-def stamped(events: Sequence[Event], at_ms: int) -> list[Event]:
-    """Return the events of an entry as commands make them: all at one time."""
-    return [msgspec.structs.replace(event, at_ms=at_ms) for event in events]
 
 
 ENTRIES = st.builds(stamped, st.one_of(spoken(), spoken(), worked(), worked(), others()), st.integers(1, 99))

@@ -32,6 +32,7 @@ from tests.projections.histories import (
     pinned,
     said,
     scratch_folder,
+    stamped,
     unpinned,
     vector,
 )
@@ -127,7 +128,11 @@ def others(draw: st.DrawFn) -> list[Event]:
 
 
 def as_log(history: Sequence[Sequence[Event]]) -> list[Entry]:
-    return [Entry(index, encode(events) if events else ERASED) for index, events in enumerate(history, start=1)]
+    """Return the entries of a history: the events of each were recorded together, so they have one time."""
+    return [
+        Entry(index, encode(stamped(events, events[0].at_ms)) if events else ERASED)
+        for index, events in enumerate(history, start=1)
+    ]
 
 
 ENTRIES = st.one_of(written(), written(), mixed(), several_facts(), worked(), others())

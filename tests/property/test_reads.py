@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engram.events import TENANT_DEFAULT
+from engram.projections.lance_rows import Space
 from engram.projections.reads import EVERY
 from engram.projections.sqlite_store import PrimaryStore
 from tests.projections.histories import Entry, open_store, scratch_folder
@@ -29,8 +30,8 @@ async def everything(store: PrimaryStore) -> dict[str, Any]:
         "pending": await store.pending_embeddings(limit=100),
         "abandoned": await store.abandoned_embeddings(limit=100),
         "embedded": await store.embedded_after(0, 100),
-        "of another model": await store.messages_not_embedded_by("a", limit=100),
-        "how many of them": await store.count_not_embedded_by("a"),
+        "of another model": await store.embedded_otherwise(Space("a", 1), after=0, limit=100),
+        "census": await store.census(after=0, limit=100),
         "latest stamp": store.last_at_ms,
         "applied": (store.applied_index, store.applied_term),
     }

@@ -41,9 +41,9 @@ def said(
     )
 
 
-def vector(ordinal: int, numbers: Sequence[float]) -> VectorRow:
+def vector(ordinal: int, numbers: Sequence[float], model: str = "") -> VectorRow:
     """Return a message's vector as the projections keep it."""
-    return VectorRow(ordinal, 0, 1, struct.pack(f"<{len(numbers)}e", *numbers))
+    return VectorRow(ordinal, 0, 1, struct.pack(f"<{len(numbers)}e", *numbers), model)
 
 
 def index_of(messages: Sequence[MessageRow], vectors: Sequence[VectorRow] = ()) -> SessionIndex:
@@ -81,12 +81,12 @@ class MemoryReads:
             self.embed(ordinal, numbers, session_key=session_key)
         return ordinal
 
-    def embed(self, ordinal: int, numbers: Sequence[float], *, session_key: int = 1) -> None:
+    def embed(self, ordinal: int, numbers: Sequence[float], *, session_key: int = 1, model: str = "compass") -> None:
         """Give a message its vector, in place of the one it had."""
         self._log_index += 1
         vectors = self.sessions[session_key].vectors
         vectors.pop(ordinal, None)
-        vectors[ordinal] = (self._log_index, vector(ordinal, numbers))
+        vectors[ordinal] = (self._log_index, vector(ordinal, numbers, model))
 
     def delete(self, ordinal: int, *, session_key: int = 1) -> None:
         """Forget a message, and with it what was sealed."""

@@ -1,4 +1,7 @@
-"""What a search finds gets into a context of 2 000 tokens: the first conversation of each set, where the data is."""
+"""What a search finds gets into a context of 2 000 tokens, where the data is.
+
+LoCoMo's first conversation stands for its others: texts are so short there that all of what is found has room.
+"""
 
 import asyncio
 from pathlib import Path
@@ -11,20 +14,18 @@ from benchmarks.recall_quality import DATA
 from engram.inference.builtin import BuiltinEmbedder
 from tests.recall.rows import TOKENS
 
-QUESTIONS_MAX = 40
+CONVERSATIONS_MAX = {"LoCoMo": 1}
 
 
-@pytest.mark.parametrize("name", ["LoCoMo", "BEAM"])
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("name", [pytest.param("LongMemEval", marks=pytest.mark.thorough), "LoCoMo", "BEAM"])
 def test_the_evidence_that_is_found_is_shown(name: str) -> None:
     if not (DATA / FILES[name]).exists():
-        pytest.skip(f"no {FILES[name]} in {Path('..') / 'shared' / 'data'}")
-    first = load(name, DATA)[0]
+        pytest.skip(f"NOT CHECKED: no {FILES[name]} in {Path('..') / 'shared' / 'data'}")
+    talks = load(name, DATA)[: CONVERSATIONS_MAX.get(name)]
 
-    some = [first._replace(questions=first.questions[:QUESTIONS_MAX])]
+    [line] = asyncio.run(measure(name, talks, BuiltinEmbedder(), TOKENS, [AIM_TOKENS]))
 
-    lines = asyncio.run(measure(name, some, BuiltinEmbedder(), TOKENS))
-
-    [line] = [line for line in lines if line.budget_tokens == AIM_TOKENS]
     assert line.found > 0
-    assert line.found_shown >= AIM - 0.05
+    assert line.found_shown >= AIM
     assert line.found_whole == line.found_shown

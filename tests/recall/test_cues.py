@@ -84,3 +84,60 @@ def test_a_query_asks_what_the_assistant_said() -> None:
 
     assert [query for query in asking if not asks_assistant(query)] == []
     assert [query for query in others if asks_assistant(query)] == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "Wann war ich am See?",
+        "Wie lange kennen wir uns?",
+        "Quand est-ce que je suis parti ?",
+        "Combien de temps ai-je attendu ?",
+        "¿Cuándo fui al lago?",
+        "cuanto tiempo llevo aqui",
+        "Quando é que fui ao lago?",
+        "Quanto tempo abbiamo?",
+        "Wanneer was ik aan het meer?",
+        "När var jag vid sjön?",
+        "Hur många veckor var det?",
+    ],
+)
+def test_a_query_in_another_language_asks_for_a_time(query: str) -> None:
+    assert asks_when(query)
+
+
+@pytest.mark.parametrize(
+    "query", ["Wo war ich?", "Où est le lac ?", "¿Quién es?", "Chi è?", "Wie is dat?", "Vem är det?"]
+)
+def test_a_query_in_another_language_asks_for_something_else(query: str) -> None:
+    assert not asks_when(query)
+    assert not asks_assistant(query)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "Welches Hotel hast du mir empfohlen?",
+        "Quel hôtel m'as-tu recommandé ? Qu'as-tu dit ?",
+        "Qu'est-ce que vous avez proposé ?",
+        "¿Qué hotel me recomendaste?",
+        "Que hotel você me recomendou?",
+        "Quale albergo mi hai consigliato?",
+        "Welk hotel heb je me aangeraden?",
+        "Vilket hotell föreslog du?",
+    ],
+)
+def test_a_query_in_another_language_asks_what_the_assistant_said(query: str) -> None:
+    assert asks_assistant(query)
+
+
+@pytest.mark.parametrize(
+    "text", ["Gestern am See", "en février", "el lunes", "ontem à noite", "la settimana", "vorige maand", "på lördag"]
+)
+def test_a_text_in_another_language_tells_a_time(text: str) -> None:
+    assert tells_time(words(text))
+
+
+@pytest.mark.parametrize("text", ["er ist hier", "non l'ho mai visto", "the planet mars", "der See ist schön"])
+def test_a_word_that_is_a_time_elsewhere_tells_none(text: str) -> None:
+    assert not tells_time(words(text))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engram.events import Role
-from engram.projections.rows import MessageRow
+from engram.projections.rows import MessageRow, RecallDelta
 from engram.recall import rank as recipe
 from engram.recall.cues import speaker
 from engram.recall.index import EPISODE_GAP_MS, SessionIndex
@@ -35,23 +35,31 @@ def order(messages: Sequence[MessageRow], query: str) -> list[int]:
     return [row.ordinal for row in search([index_of(messages)], query)]
 
 
-def slow_bm25(query: Sequence[int], documents: Sequence[Counter[int]], b: float) -> list[float]:
-    mean = max(sum(sum(document.values()) for document in documents) / len(documents), 1.0)
-    scores = []
-    for document in documents:
-        score = 0.0
-        for term in query:
-            holders = sum(term in other for other in documents)
-            idf = math.log(1 + (len(documents) - holders + 0.5) / (holders + 0.5))
-            frequency = document[term]
-            length = sum(document.values())
-            score += idf * frequency * (1.2 + 1) / (frequency + 1.2 * (1 - b + b * length / mean))
-        scores.append(score)
-    return scores
+def slow_idf(term: int, documents: Sequence[Counter[int]]) -> float:
+    holders = sum(term in document for document in documents)
+    return math.log(1 + (len(documents) - holders + 0.5) / (holders + 0.5))
+
+
+def slow_gain(frequency: int, length: int, mean: float, b: float) -> float:
+    return frequency * (1.2 + 1) / (frequency + 1.2 * (1 - b + b * length / mean))
+
+
+def slow_bm25(
+    query: Sequence[int], documents: Sequence[Counter[int]], b: float, rare: Sequence[Counter[int]] | None = None
+) -> list[float]:
+    """How rare a term is, is counted in the documents themselves, or in others."""
+    mean = max(sum(document.total() for document in documents) / max(len(documents), 1), 1.0)
+    return [
+        sum(
+            slow_idf(term, documents if rare is None else rare) * slow_gain(document[term], document.total(), mean, b)
+            for term in query
+        )
+        for document in documents
+    ]
 
 
 def slow_scores(scope: Sequence[Sequence[MessageRow]], query: str) -> list[float]:
-    """Steps 1 to 4, 6 to 8 of the recipe without vectors, one row after the other."""
+    """The recipe's steps without vectors and times, one row after the other."""
     rows = [message for session in scope for message in session]
     found = [Counter(date_terms(row.when_ms) + terms(words(row.text))) for row in rows]
     starts = [True for _ in rows]
@@ -62,10 +70,13 @@ def slow_scores(scope: Sequence[Sequence[MessageRow]], query: str) -> list[float
 
     row = slow_bm25(query_terms, found, 0.6)
     row = [score * (0.5 if message.role == "assistant" else 1) for score, message in zip(row, rows, strict=True)]
-    lent = [
-        score + (0.3 * row[number + 1] if number + 1 < len(row) and not starts[number + 1] else 0)
-        for number, score in enumerate(row)
-    ]
+    answers = slow_answers(rows, starts)
+    lends = [not start and not answer for start, answer in zip(starts, answers, strict=True)][1:]
+    lent = [score + (0.3 * row[number + 1] if [*lends, False][number] else 0) for number, score in enumerate(row)]
+    around = slow_turns(answers, found)
+    documents = list(around.values())
+    for number, turns in zip(around, slow_bm25(query_terms, documents, 0.6, found), strict=True):
+        lent[number] += 0.5 * (turns - row[number])
     episodes: list[Counter[int]] = []
     episode_of = []
     for begins, counter in zip(starts, found, strict=True):
@@ -80,6 +91,28 @@ def slow_scores(scope: Sequence[Sequence[MessageRow]], query: str) -> list[float
     deviation = math.sqrt(sum((score - mean) ** 2 for score in lexical) / len(lexical))
     fused = [0.5 * (score - mean) / deviation if deviation > 1e-9 else 0.0 for score in lexical]
     return slow_lifts(rows, starts, fused, query)
+
+
+def slow_answers(rows: Sequence[MessageRow], starts: Sequence[bool]) -> list[bool]:
+    spoken = [(row.role, speaker(row.name, row.text, row.role)) for row in rows]
+    return [
+        number > 0 and not start and role == "user" == spoken[number - 1][0] and name != spoken[number - 1][1]
+        for number, (start, (role, name)) in enumerate(zip(starts, spoken, strict=True))
+    ]
+
+
+def slow_turns(answers: Sequence[bool], found: Sequence[Counter[int]]) -> dict[int, Counter[int]]:
+    """The terms of each turn of talk and those around it."""
+    around = {}
+    for number in range(len(found)):
+        first = last = number
+        while number - first < 2 and answers[first]:
+            first -= 1
+        while last - number < 2 and last + 1 < len(found) and answers[last + 1]:
+            last += 1
+        if first < last:
+            around[number] = sum(found[first : last + 1], Counter[int]())
+    return around
 
 
 def slow_lifts(rows: Sequence[MessageRow], starts: Sequence[bool], fused: Sequence[float], query: str) -> list[float]:
@@ -99,7 +132,7 @@ def sessions(draw: st.DrawFn, session_key: int) -> list[MessageRow]:
     messages, when_ms = [], START_MS
     for ordinal in range(draw(st.integers(1, 8))):
         text = " ".join(draw(st.lists(st.sampled_from(WORDS), max_size=6))) + draw(st.sampled_from(["", "?"]))
-        role: Role = draw(st.sampled_from(["user", "assistant"]))
+        role: Role = draw(st.sampled_from(["user", "user", "user", "assistant", "tool"]))
         name = draw(st.sampled_from([None, *NAMES]))
         text = text if name is None else f"{name}: {text}"
         messages.append(said(ordinal, text, role, when_ms=when_ms, session_key=session_key))
@@ -159,6 +192,51 @@ def test_a_reply_vouches_for_its_question() -> None:
     found = order(messages, "violin")
 
     assert found.index(2) < found.index(0)
+
+
+def test_a_turn_of_talk_is_understood_by_the_turns_around_it() -> None:
+    texts = [
+        "Ann: the violin",
+        "Bob: blue lake sunset garden",
+        "Ann: in seven",
+        "Ann: in seven",
+        "Bob: the garden",
+        "Ann: tea",
+    ]
+    whens_ms = [0, MINUTE_MS, 2 * MINUTE_MS, DAY_MS, DAY_MS + MINUTE_MS, DAY_MS + 2 * MINUTE_MS]
+    messages = [said(n, text, when_ms=when_ms) for n, (text, when_ms) in enumerate(zip(texts, whens_ms, strict=True))]
+
+    evidence = recipe.scored([index_of(messages)], understand("violin", START_MS), lambda _: None).evidence
+
+    assert evidence["row"][1:].tolist() == [0.0] * 5
+    assert evidence["talk"][0] < 0 < evidence["talk"][1]
+    assert evidence["talk"][1:3].tolist() == pytest.approx([evidence["talk"][1]] * 2, rel=0.2)
+    assert evidence["talk"][3:].tolist() == [0.0] * 3
+    assert not evidence["reply"].any()
+
+
+def test_a_turn_of_talk_means_half_of_what_the_turns_around_it_mean() -> None:
+    messages = [said(n, "tea", name=name) for n, name in enumerate(["Ann", "Bob", "Ann", "Bob"])]
+    messages.append(said(9, "tea", "assistant"))
+    directions = [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]
+    index = index_of(messages, [vector(row.ordinal, to) for row, to in zip(messages, directions, strict=True)])
+
+    lifts = recipe.scored([index], understand("unheard", START_MS), lambda _: EAST).lifts["dense"]
+
+    assert isinstance(lifts, np.ndarray)
+    alone = np.array([2.0, -0.5, -0.5, -0.5, -0.5]) / 2
+    means = [alone[:3].mean(), alone[:4].mean(), alone[:4].mean(), alone[1:4].mean(), alone[4]]
+    assert lifts.tolist() == pytest.approx([(own + mean) / 2 for own, mean in zip(alone, means, strict=True)], abs=1e-3)
+
+
+def test_what_is_seen_between_two_folds_is_what_is_there_then() -> None:
+    messages = [said(n, "tea lake", name=name) for n, name in enumerate(["Ann", "Bob", "Ann", "Bob"])]
+    index = index_of(messages[:2])
+    search([index], "lake")
+
+    index.fold(RecallDelta(messages[2:], []))
+
+    assert search([index], "lake") == search([index_of(messages)], "lake")
 
 
 def test_a_question_lends_to_its_answer() -> None:

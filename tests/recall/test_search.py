@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from engram.inference.embedder import EmbedderError, LocalEmbedder, RemoteEmbedder
-from engram.recall import search as searching
+from engram.recall import query_vectors as searching
 from engram.recall.search import Searcher, SearchResult
 from tests.recall.conversation import DAY_MS, START_MS, MemoryReads
 

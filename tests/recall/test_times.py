@@ -27,6 +27,43 @@ def days(query: str, now_ms: int = NOW_MS) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("query", "first", "last"),
     [
+        ("Was war am 7. März 2023?", "2023-03-07", "2023-03-07"),
+        ("im Dezember", "2022-12-01", "2022-12-31"),
+        ("gestern", "2023-05-17", "2023-05-17"),
+        ("vor drei Tagen", "2023-05-15", "2023-05-15"),
+        ("letzte Woche", "2023-05-08", "2023-05-14"),
+        ("le 1er août 2022", "2022-08-01", "2022-08-01"),
+        ("en février", "2023-02-01", "2023-02-28"),
+        ("il y a 2 semaines", "2023-05-01", "2023-05-07"),
+        ("l'année dernière", "2022-01-01", "2022-12-31"),
+        ("el 7 de mayo de 2023", "2023-05-07", "2023-05-07"),
+        ("en mayo de 2022", "2022-05-01", "2022-05-31"),
+        ("hace tres días", "2023-05-15", "2023-05-15"),
+        ("la semana pasada", "2023-05-08", "2023-05-14"),
+        ("há 10 dias", "2023-05-08", "2023-05-08"),
+        ("no mês passado", "2023-04-01", "2023-04-30"),
+        ("tre giorni fa", "2023-05-15", "2023-05-15"),
+        ("l'anno scorso", "2022-01-01", "2022-12-31"),
+        ("drie dagen geleden", "2023-05-15", "2023-05-15"),
+        ("vorige maand", "2023-04-01", "2023-04-30"),
+        ("för tre dagar sedan", "2023-05-15", "2023-05-15"),
+        ("förra året", "2022-01-01", "2022-12-31"),
+    ],
+)
+def test_times_are_read_in_other_languages(query: str, first: str, last: str) -> None:
+    assert days(query) == [(first, last)]
+
+
+@pytest.mark.parametrize(
+    "query", ["pictures of mars", "il n'a jamais dit ça", "hace frío", "vor dem Haus", "letzte Nacht"]
+)
+def test_what_only_looks_like_a_time_is_none(query: str) -> None:
+    assert days(query) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "first", "last"),
+    [
         ("what happened on 2023-03-07?", "2023-03-07", "2023-03-07"),
         ("7 May 2023", "2023-05-07", "2023-05-07"),
         ("the 1st of June 2022", "2022-06-01", "2022-06-01"),

@@ -17,7 +17,7 @@ from engram.commands import Vectors, create_session, delete_session
 from engram.events import Chunk
 from engram.inference.builtin import BuiltinEmbedder
 from engram.projections.lance_feed import LanceFeed, Nearest, Options, Silent
-from engram.projections.lance_rows import Scope
+from engram.projections.lance_rows import Scope, Space
 from engram.projections.lance_store import LanceHit, LanceStore
 from engram.projections.past import Cut
 from engram.projections.rows import SessionRow
@@ -35,7 +35,8 @@ NEEDLE = "We adopted a kitten and a dog"
 HAY = ("The train to Leeds was late", "Invoices are paid in March", "Rain fell on the harbour", "The engine needs oil")
 SESSIONS = 8
 BOUND = 2 * len(HAY)
-TOWARDS = np.ones(2, np.float32)
+SPACE = Space("a-model", 2)
+TOWARDS = {SPACE: np.ones(2, np.float32)}
 
 
 class Stages:
@@ -257,6 +258,8 @@ async def test_the_past_is_searched_by_what_was_latest_then(scene: Scene) -> Non
 
 class Told:
     """A long-term store that says what it was told to say."""
+
+    space = SPACE
 
     def __init__(self, *session_ids: str, cursor: int = LOG_END) -> None:
         self.asked: list[tuple[Scope, int]] = []

@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 
 from engram.errors import UnavailableError
 from engram.events import TENANT_DEFAULT, Event, MessageEmbedded, WorkAbandoned
+from engram.projections.lance_rows import Space
 from engram.projections.rows import PendingEmbedding
+from engram.projections.sqlite_census import Others
 from engram.projections.verdicts import Outcome, Verdict
 from engram.recorder import Receipt
 
@@ -95,9 +97,17 @@ class Memory:
         given_up = [message for message in self.messages if message.message_id in self.abandoned]
         return page([message for message in given_up if message.message_id not in self.vectors], after, limit)
 
-    async def messages_not_embedded_by(self, model: str, *, after: int, limit: int) -> list[PendingEmbedding]:
-        others = {message_id for message_id, event in self.vectors.items() if event.model != model}
-        return page([message for message in self.messages if message.message_id in others], after, limit)
+    async def embedded_otherwise(self, space: Space, *, after: int, limit: int) -> Others:
+        stretch = self.messages[after : after + limit]
+        embedded = [message for message in stretch if message.message_id in self.vectors]
+        return Others(
+            [message for message in embedded if self._space(message.message_id) != space],
+            after + limit if len(stretch) == limit else None,
+        )
+
+    def _space(self, message_id: str) -> Space:
+        event = self.vectors[message_id]
+        return Space(event.model, event.dimension)
 
     def stamp_ms(self) -> int:
         return AT_MS
