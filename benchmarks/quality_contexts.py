@@ -46,7 +46,12 @@ class Survival(msgspec.Struct, kw_only=True):
 
 
 def evidence(asked: Asked, turns: Sequence[Turn], hits: Sequence[Sequence[int]]) -> Evidence:
-    """Return the evidence for a question; `hits` are the places of the turns that each hit is, best first."""
+    """Return the evidence for a question; `hits` are the places of the turns that each hit is, best first.
+
+    A question without an answer in the conversation has none, though the data may say what it is about.
+    """
+    if asked.is_abstention:
+        return Evidence(turn_ids=[], found_ids=[])
     ranked = [turns[place] for places in hits for place in places]
     if asked.turns:
         wanted = [turn.turn_id for turn in turns if turn.turn_id in asked.turns]

@@ -298,5 +298,6 @@ def _check(stored: EmbeddingSpace, wanted: Space) -> None:
     if (stored.model, stored.dimension) != wanted:
         raise ConfigError(
             f"the stored vectors are of model {stored.model} with {stored.dimension} dimensions, but the settings name "
-            f"{wanted.model} with {wanted.dimension}: run `engram reembed` with these settings, or set the old ones"
+            f"{wanted.model} with {wanted.dimension}: run `engram reembed` with these settings, or set the old ones "
+            "and move the running node by `engram reembed --url`"
         )

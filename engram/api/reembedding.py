@@ -63,7 +63,7 @@ async def start_reembed(call: Call) -> Reply:
 
 async def get_reembed(call: Call) -> Reply:
     """Return how far the move is; every node answers for itself, what was refused is known to the leader."""
-    return say(_view(_reembeds(call).status()))
+    return say(_view(await _reembeds(call).status()))
 
 
 def reembed_routes() -> Sequence[Route]:

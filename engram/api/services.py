@@ -192,7 +192,7 @@ class Reembeds(Protocol):
             UnavailableError, TimedOutError: It does not work, or the log does not take its vectors now.
         """
 
-    def status(self) -> Move:
+    async def status(self) -> Move:
         """Return how far the move is."""
 
 

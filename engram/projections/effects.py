@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from typing import Final
 
 from engram.database import Connection
-from engram.events import Event, FactPinned, MessageAppended, MessageEmbedded, SessionCreated, SessionDeleted
+from engram.events import (
+    Event,
+    FactPinned,
+    FactUnpinned,
+    MessageAppended,
+    MessageEmbedded,
+    SessionCreated,
+    SessionDeleted,
+)
 from engram.projections.ledger import Decoded
 from engram.projections.slots import first_slot, log_index_of
 from engram.projections.sqlite_reads import snapshot
@@ -68,7 +76,17 @@ def _effective(connection: Connection, entry: Decoded, lives: dict[tuple[str, st
     if key is None or connection.execute(_TOUCHED, (key, entry.log_index)).fetchone() is None:
         return [isinstance(event, SessionDeleted) for event in entry.events]
     seen: set[tuple[type[Event], str]] = set()
-    return [_counts(connection, key, entry.log_index, event, seen) for event in entry.events]
+    return [
+        _counts(connection, key, entry.log_index, event, seen) and not _is_unpinned(event, entry.events[place + 1 :])
+        for place, event in enumerate(entry.events)
+    ]
+
+
+def _is_unpinned(event: Event, later: Sequence[Event]) -> bool:
+    """Return whether an event pins a fact that is unpinned again by the same entry."""
+    return isinstance(event, FactPinned) and any(
+        isinstance(each, FactUnpinned) and each.fact_id == event.fact_id for each in later
+    )
 
 
 def _counts(connection: Connection, key: int, log_index: int, event: Event, seen: set[tuple[type[Event], str]]) -> bool:
@@ -84,6 +102,9 @@ def _counts(connection: Connection, key: int, log_index: int, event: Event, seen
             within = (first_slot(log_index), first_slot(log_index + 1), key, event.fact_id)
             is_there = connection.execute(_FACT, within).fetchone() is not None
             return is_there and _is_first(seen, FactPinned, event.fact_id)
+        case FactUnpinned():
+            seen.discard((FactPinned, event.fact_id))
+            return True
         case _:
             return True
 

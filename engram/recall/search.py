@@ -61,7 +61,7 @@ class SearchResult(NamedTuple):
     hits: list[Hit]
     """Best first."""
     degraded: bool
-    """Whether the query lacked a vector because an embedder failed."""
+    """Whether the query lacked a vector because an embedder failed, or is not to be had here."""
     explained: ScopeExplained | None = None
     """Only when asked for."""
     sessions_left_out: int = 0
@@ -115,6 +115,7 @@ class Searcher:
         self._reads = reads
         self._chooser = Chooser(neighbours, scope_rows_max)
         self._vectors = QueryVectors([] if embedder is None else [embedder])
+        self._lacks = False
         self._observer = observer
         self._clock = clock if clock is not None else SystemClock()
         self._labels = LabelCache(reads)
@@ -125,9 +126,13 @@ class Searcher:
         """End the thread that owns the indexes; searches that wait for it are cancelled. Does not block the loop."""
         self.indexes.close()
 
-    def use(self, embedders: Sequence[LocalEmbedder | RemoteEmbedder]) -> None:
-        """Ask these embedders for the vectors of queries from now on: one for each model that made vectors."""
+    def use(self, embedders: Sequence[LocalEmbedder | RemoteEmbedder], *, lacks: bool = False) -> None:
+        """Ask these embedders for the vectors of queries from now on: one for each model that made vectors.
+
+        `lacks`: for some model there is none here, which every answer says.
+        """
         self._vectors.use(embedders)
+        self._lacks = lacks
 
     def drop(self) -> None:
         """Forget all that was read: the read models were built again."""
@@ -177,7 +182,7 @@ class Searcher:
         with self._timed("fetch", took_s):
             hits = await self._hits(sessions, ranked, best.explained)
         explained = _explained(chosen, best, len(ranked), took_s) if explain else None
-        return SearchResult(hits, asked_of.degraded, explained, chosen.sessions_left_out)
+        return SearchResult(hits, asked_of.degraded or self._lacks, explained, chosen.sessions_left_out)
 
     async def _choose(
         self,

@@ -8,7 +8,7 @@ import msgspec
 
 from engram import disk
 from engram.clock import Clock
-from engram.errors import ConfigError
+from engram.errors import ConfigError, StorageError
 from engram.inference import choice
 from engram.inference.choice import AnyEmbedder, Choice, Server
 from engram.inference.embedder import LocalEmbedder, RemoteEmbedder
@@ -87,7 +87,11 @@ class EmbedderSource:
             self._addresses[space] = wanted.base_url
 
     async def note(self, space: Space) -> None:
-        """Write down, durably, that the embedder of `space` is used; nothing if the settings say so."""
+        """Write down, durably, that the embedder of `space` is used; nothing if the settings say so.
+
+        Raises:
+            StorageError: The disk failed.
+        """
         if space == self._settings and space not in self._addresses:
             await asyncio.to_thread(disk.remove, self._folder / FILE)
             return
@@ -108,5 +112,8 @@ class EmbedderSource:
 
 def _write(path: Path, data: bytes) -> None:
     fresh = path.with_name(path.name + ".new")
-    fresh.write_bytes(data)
+    try:
+        fresh.write_bytes(data)
+    except OSError as error:
+        raise StorageError(f"{fresh}: {error.strerror}") from error
     disk.move_durably(fresh, path)

@@ -11,7 +11,7 @@ from engram.recall.query_vectors import Embedder, is_local, space_of
 class Searches(Protocol):
     """Embeds queries."""
 
-    def use(self, embedders: Sequence[Embedder]) -> None: ...
+    def use(self, embedders: Sequence[Embedder], *, lacks: bool) -> None: ...
 
 
 class Ingests(Protocol):
@@ -64,10 +64,10 @@ class EmbeddingUse:
         target = self._target
         self._ingests.use(target if is_settled and is_local(target) else None)
 
-    def use(self, target: Embedder, others: Sequence[Embedder]) -> None:
-        """Embed new messages by `target`, and queries by all of them."""
+    def use(self, target: Embedder, others: Sequence[Embedder], *, lacks: bool = False) -> None:
+        """Embed new messages by `target`, and queries by all of them; `lacks`: somebody else has read messages, too."""
         self._target = target
-        self._searches.use([target, *others])
+        self._searches.use([target, *others], lacks=lacks)
         if self._imports is not None:
             self._imports.use(target.model, target.dimension)
         if self._looks_back is not None:

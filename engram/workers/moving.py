@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping,
 from typing import Any, Final, Protocol
 
 from engram.clock import Clock
-from engram.errors import ConfigError, ConflictError, TimedOutError, UnavailableError
+from engram.errors import ConfigError, ConflictError, NotReadyError, TimedOutError, UnavailableError
 from engram.inference.choice import Move
 from engram.inference.embedder import RemoteEmbedder
 from engram.projections.lance_rows import Space
@@ -75,8 +75,8 @@ class Source(Protocol):
 class Node(Protocol):
     """What the rest of the node does about it."""
 
-    def use(self, target: Embedder, others: Sequence[Embedder]) -> None:
-        """Embed new messages by `target`, and queries by all of them."""
+    def use(self, target: Embedder, others: Sequence[Embedder], *, lacks: bool) -> None:
+        """Embed new messages by `target`, and queries by all of them; `lacks`: somebody else has read messages, too."""
 
     def moved(self, space: Space) -> None:
         """Hear that all is moved to `space`, so that the long-term store can follow."""
@@ -124,6 +124,8 @@ class Embedders:
         self._stalled = 0
         self._has_moved = False
         self._refused = 0
+        self._is_new = False
+        """The target has just been named: what another one gave up may be to its taste."""
         self._is_spent = False
         """The last pass moved nothing more."""
         self._error: str | None = None
@@ -153,6 +155,12 @@ class Embedders:
             error=self._error,
         )
 
+    async def current(self) -> Move:
+        """Return how far a move is, counted within the last seconds."""
+        if self._is_stale():
+            await self.count()
+        return self.status()
+
     async def run(self) -> None:
         """Follow what the log says, for ever; every node does."""
         while True:
@@ -166,25 +174,31 @@ class Embedders:
         if self._is_census_due():
             await self.count()
 
-    async def adopt(self) -> None:
-        """Use the embedder of the newest vectors."""
+    async def adopt(self) -> bool:
+        """Use the embedder of the newest vectors; return False if this node cannot have it."""
         async with self._starting:
             newest = await self._reads.embedding_space()
             space = None if newest is None else Space(newest.model, newest.dimension)
-            if space is None or space == self.space or space in self._unknown:
-                return
-            embedder = await self._made(space)
-            if embedder is not None:
-                await self._source.note(space)
-                _log.info("the log says that memory moves to another embedder", extra=space._asdict())
-                await self._switch(embedder)
+            if space is None or space == self.space:
+                return True
+            embedder = None if space in self._unknown else await self._made(space)
+            if embedder is None:
+                self._tell()
+                return False
+            await self._source.note(space)
+            _log.info("the log says that memory moves to another embedder", extra=space._asdict())
+            await self._switch(embedder)
+            return True
 
     async def check(self, space: Space) -> None:
         """Refuse a move to `space` that cannot begin now.
 
         Raises:
             ConflictError: A move is under way, or `space` is in use already.
+            NotReadyError: This node leads, but has not folded all that the leaders before it wrote.
         """
+        if not self._leads():
+            raise NotReadyError("it is not known here yet which embedder is in use: retry in a moment")
         await self.count()
         status = self.status()
         if status.state == "running":
@@ -209,7 +223,7 @@ class Embedders:
         async with self._starting:
             try:
                 await self.check(space_of(target))
-            except ConflictError:
+            except (ConflictError, NotReadyError):
                 await self._source.close(target)
                 raise
             before = self.target
@@ -222,6 +236,7 @@ class Embedders:
                 await self._source.note(space_of(before))
                 await self._switch(before)
                 raise
+            self._is_new = True
             await self.count()
             return self.status()
 
@@ -246,12 +261,14 @@ class Embedders:
             pass  # whoever begins the move records its first vectors alone: they show whether it can begin
         outages = 0
         while True:
-            if self._left() <= (self._refused if self._is_spent else 0):
+            if not self._is_new and self._left() <= (self._refused if self._is_spent else 0):
                 await self._sleep(LOOK_S)
                 continue
             moving = self._reembedding(target)
             try:
                 await moving.embed_others()
+                if self._is_new:
+                    await self._reembedding(target).embed_abandoned()
             except (UnavailableError, TimedOutError) as error:
                 outages += 1
                 if self._error is None:
@@ -260,6 +277,7 @@ class Embedders:
                 doubled_s = min(OUTAGE_BACKOFF_MAX_S, OUTAGE_BACKOFF_S * 2.0 ** min(outages - 1, 10))
                 await self._sleep(doubled_s * (0.5 + self._rng.random()))
                 continue
+            self._is_new = False
             outages, self._error, self._refused = 0, None, len(moving.refused)
             self._is_spent = moving.embedded == 0
             await self.count()
@@ -286,24 +304,30 @@ class Embedders:
         self._is_spent, self._refused, self._error, self._stalled = False, 0, None, 0
         self._counted_s = float("-inf")
         self._has_moved = True
-        self._node.use(target, self.others)
+        self._tell()
         self._changed.set()
+
+    def _tell(self) -> None:
+        self._node.use(self.target, self.others, lacks=bool(self._unknown))
 
     def _is_census_due(self) -> bool:
         if self._counted_s == float("-inf"):
             return True
-        return bool(self._left() or self._others) and self._clock.monotonic_s() >= self._counted_s + CENSUS_S
+        return bool(self._left() or self._others or self._unknown) and self._is_stale()
+
+    def _is_stale(self) -> bool:
+        return self._clock.monotonic_s() >= self._counted_s + CENSUS_S
 
     async def count(self) -> None:
         """Count whose vectors the messages have; use embedders of all of them, and of nobody else."""
         async with self._counting:
             started_s = self._clock.monotonic_s()
             counts = await self._counted()
-            ended_s = self._clock.monotonic_s()
-            self._counted_s = ended_s + (ended_s - started_s) / CENSUS_SHARE
+            took_s = self._clock.monotonic_s() - started_s
+            await self._keep(counts.keys() - {self.space})  # before anybody is told of them
+            self._counted_s = self._clock.monotonic_s() + took_s / CENSUS_SHARE
             self._stalled = self._stalled + 1 if counts == self._counts else 0
             self._counts = counts
-            await self._keep(counts.keys() - {self.space})
             if not self._left() or self._stalled == STALLED_CENSUSES:
                 self._node.moved(self.space)
 
@@ -317,6 +341,8 @@ class Embedders:
         return dict(counts)
 
     async def _keep(self, spaces: Collection[Space]) -> None:
+        found_out = len(self._unknown)
+        self._unknown.intersection_update(spaces)
         gone = [space for space in self._others if space not in spaces]
         new = [space for space in sorted(spaces) if space not in self._others and space not in self._unknown]
         dropped = [self._others.pop(space) for space in gone]
@@ -324,9 +350,9 @@ class Embedders:
             embedder = await self._made(space)
             if embedder is not None:
                 self._others[space] = embedder
-        if dropped or new:
+        if dropped or new or len(self._unknown) < found_out:
             self._has_moved = True
-            self._node.use(self.target, self.others)
+            self._tell()
         for embedder in dropped:
             await self._source.close(embedder)
 

@@ -21,9 +21,9 @@ class ReembedRequests:
         self._server = server
         self._widths = widths
 
-    def status(self) -> Move:
+    async def status(self) -> Move:
         """Return how far a move is."""
-        return self._embedders.status()
+        return await self._embedders.current()
 
     async def begin(self, wanted: Wanted) -> Move:
         """Begin a move; the first vectors are in the log when this returns.

@@ -27,7 +27,7 @@ class Pace(NamedTuple):
 ALONE: Final = Pace(in_flight_max=4, rests=0.0)
 """Of a stopped node: nobody waits for anything else."""
 
-ASIDE: Final = Pace(in_flight_max=2, rests=1.0)
+ASIDE: Final = Pace(in_flight_max=1, rests=1.0)
 """Of a running node: half of the time of a core and of the log at most is taken from its requests."""
 
 
@@ -131,6 +131,10 @@ class Reembedding:
     async def embed_waiting(self) -> None:
         """Embed the messages that wait, and those that were given up."""
         await self._embed_all(self._reads.pending_embeddings)
+        await self.embed_abandoned()
+
+    async def embed_abandoned(self) -> None:
+        """Embed the messages that were given up, those that another embedder refused for one."""
         await self._embed_all(self._reads.abandoned_embeddings)
 
     async def embed_others(self) -> None:

@@ -46,6 +46,12 @@ def test_where_only_sessions_are_named_evidence_is_the_best_hit_in_each() -> Non
     assert (found.turn_ids, found.found_ids) == (["t1", "t4"], ["t1", "t4"])
 
 
+def test_a_question_without_an_answer_has_no_evidence() -> None:
+    found = evidence(asked(turns={"t0"})._replace(is_abstention=True), TURNS, [[0]])
+
+    assert (found.turn_ids, found.found_ids) == ([], [])
+
+
 @pytest.mark.parametrize(
     ("ids", "shown"),
     [(frozenset({"m1-2"}), ["t1"]), (frozenset({"m2-1", "m9"}), ["t2"]), (frozenset[str](), []), (None, ["t1", "t2"])],

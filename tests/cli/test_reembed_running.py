@@ -80,6 +80,7 @@ async def test_it_shows_the_move_may_be_stopped_and_finds_it_again(
     assert (watching, told) == (0, f"200 of 200 messages have vectors of {NEW}, 0 were refused\n")
 
 
+@pytest.mark.thorough
 async def test_what_is_refused_is_counted_and_told_by_the_exit_code(
     server: ServerProcess, openai: FakeOpenAI, tmp_path: Path
 ) -> None:
@@ -91,6 +92,7 @@ async def test_what_is_refused_is_counted_and_told_by_the_exit_code(
     assert said.endswith(f"199 of 200 messages have vectors of {NEW}, 1 were refused\n")
 
 
+@pytest.mark.thorough
 async def test_a_move_to_somewhere_else_while_one_runs_is_refused(
     server: ServerProcess, openai: FakeOpenAI, tmp_path: Path
 ) -> None:

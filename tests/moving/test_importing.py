@@ -2,17 +2,20 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engram.errors import InvalidError
+from engram.moving.export import export
 from engram.moving.export_format import ExportHead
 from engram.moving.importing import GAP_ROWS_MAX, Importer
 from tests.moving.test_export_format import HEAD, exported
-from tests.projections.histories import Entry, embedded, entries_of, said
+from tests.moving.test_rows import STEPS, BusyLog, Step
+from tests.projections.histories import Entry, embedded, ended, entries_of, open_store, said, scratch_folder
 from tests.property.test_projections import HISTORIES, erased, folded
 
 
@@ -52,6 +55,37 @@ def test_a_round_trip_of_what_is_left_after_erasures_gives_equal_digests(entries
 
     assert kept == copy
     assert [row.index for row in rows] == list(range(1, len(entries) + 1))
+
+
+@given(HISTORIES, STEPS, st.integers(1, 12), st.integers(1, 4))
+@example(
+    entries_of([said("m1"), said("m1", "x"), said("m2"), ended(), said("m1"), said("m1")]),
+    [Step(4, erases=True, reads_first=True)],
+    3,
+    1,
+)
+def test_a_round_trip_while_others_write_and_erase_gives_equal_digests(
+    entries: list[Entry], steps: list[Step], begin: int, part: int
+) -> None:
+    """What counted in a session's earlier life is not known any more when it is over; so all of that is kept."""
+
+    async def export_meanwhile() -> bytes:
+        with scratch_folder() as folder:
+            store = await open_store(Path(folder))
+            log = BusyLog(entries, steps, part, store)
+            await log.grow(begin)
+            content = b"".join([lines async for lines in export(log, store, HEAD)])
+            await store.close()
+            return content
+
+    async def digests(rows: Sequence[Entry]) -> tuple[dict[str, str], dict[str, str]]:
+        return await folded(entries[: len(rows)]), await folded(rows)
+
+    rows = imported(asyncio.run(export_meanwhile()))
+    source, copy = asyncio.run(digests(rows))
+
+    assert source == copy
+    assert len(rows) >= min(begin, len(entries))
 
 
 @given(HISTORIES, st.integers(0, 25))

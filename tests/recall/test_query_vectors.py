@@ -94,11 +94,14 @@ async def test_a_searcher_finds_what_either_embedder_has_read_and_says_when_one_
     both = await searcher.search([reads.row()], "eastwards", top_k=2, now_ms=None)
     searcher.use([away, Compass()])
     one = await searcher.search([reads.row()], "east side", top_k=1, now_ms=None)
+    searcher.use([Compass()], lacks=True)
+    lacking = await searcher.search([reads.row()], "east side", top_k=1, now_ms=None)
     searcher.close()
 
     assert {hit.message.text for hit in both.hits} == {"beta", "alpha2"}
     assert not both.degraded
     assert one.degraded
+    assert lacking.degraded
     assert [hit.message.text for hit in one.hits] == ["beta"]
 
 

@@ -27,7 +27,8 @@ def turns(*speakers: int, starts: tuple[int, ...] = ()) -> Turns:
 def rows(draw: st.DrawFn) -> tuple[Turns, npt.NDArray[np.float32]]:
     speakers = draw(st.lists(st.integers(0, 3), min_size=1, max_size=30))
     starts = draw(st.sets(st.integers(0, len(speakers) - 1)))
-    counts = draw(st.lists(st.integers(0, 3), min_size=len(speakers), max_size=len(speakers)))
+    count = st.sampled_from([0, 0, 0, 0, 1, 3])
+    counts = draw(st.lists(count, min_size=len(speakers), max_size=len(speakers)))
     return turns(*speakers, starts=tuple(starts)), np.array(counts, np.float32)
 
 
@@ -105,6 +106,19 @@ def test_a_table_of_turns_side_by_side_sums_as_the_rows_do(drawn: tuple[Turns, n
 
     assert not summed[0].any()
     assert summed[1][columns - TURNS_REACH].tolist() == around(counts, found.answers)[some].tolist()
+
+
+def test_a_talk_of_which_only_the_end_is_near_stays_apart_from_the_talk_before() -> None:
+    found = turns(1, 2, 1, 2, 1, 2, 1, 2, starts=(2,))
+    counts = np.array([0, 5, 0, 0, 0, 0, 0, 7], np.float32)
+    some = near(np.flatnonzero(counts), found)
+    assert some.tolist() == [0, 1, 5, 6, 7]
+
+    columns = side_by_side(some, found)
+    table = np.zeros((1, int(columns[-1]) + 1 + TURNS_REACH), np.float32)
+    table[0, columns] = counts[some]
+
+    assert sums_around(table)[0][columns - TURNS_REACH].tolist() == [5, 5, 7, 7, 7]
 
 
 def test_many_terms_are_summed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

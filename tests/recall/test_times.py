@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engram.recall.calendar_words import MONTH_NUMBERS
 from engram.recall.times import SPANS_MAX, Span, spans
 
 NOW = datetime(2023, 5, 18, 12, tzinfo=UTC)
@@ -22,6 +23,18 @@ def days(query: str, now_ms: int = NOW_MS) -> list[tuple[str, str]]:
         )
         for span in spans(query, now_ms)
     ]
+
+
+@pytest.mark.parametrize("may", ["mai", "mayo", "maio", "maggio", "mei", "maj"])
+def test_may_is_the_fifth_month_everywhere(may: str) -> None:
+    assert days(f"7 {may} 2022") == [("2022-05-07", "2022-05-07")]
+
+
+@pytest.mark.parametrize(("name", "number"), MONTH_NUMBERS.items())
+def test_each_month_is_read_with_its_year(name: str, number: int) -> None:
+    [(first, _)] = days(f"{name} 2022")
+
+    assert first == f"2022-{number:02d}-01"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +68,7 @@ def test_times_are_read_in_other_languages(query: str, first: str, last: str) ->
 
 
 @pytest.mark.parametrize(
-    "query", ["pictures of mars", "il n'a jamais dit ça", "hace frío", "vor dem Haus", "letzte Nacht"]
+    "query", ["pictures of mars", "il n'a jamais dit ça", "hace frío", "vor dem Haus", "letzte Nacht", "letzter Tag"]
 )
 def test_what_only_looks_like_a_time_is_none(query: str) -> None:
     assert days(query) == []

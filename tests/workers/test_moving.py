@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engram.commands import MessageDraft, Vectors, append_messages
-from engram.errors import ConfigError, ConflictError
+from engram.commands import MessageDraft, Vectors, abandon_work, append_messages
+from engram.errors import ConfigError, ConflictError, NotReadyError
 from engram.events import Chunk
 from engram.inference.embedder import EmbedderError, Matrix, RemoteEmbedder
 from engram.projections.lance_rows import Space
@@ -69,6 +69,7 @@ class Around:
         self.noted: list[Space] = []
         self.closed: list[Space] = []
         self.long_term: Space | None = None
+        self.lacks = False
 
     async def make(self, space: Space) -> Embedder:
         if space == THIRD:
@@ -81,7 +82,8 @@ class Around:
     async def close(self, embedder: Embedder) -> None:
         self.closed.append(space_of(embedder))
 
-    def use(self, target: Embedder, others: Sequence[Embedder]) -> None:
+    def use(self, target: Embedder, others: Sequence[Embedder], *, lacks: bool) -> None:
+        self.lacks = lacks
         self.used.append((space_of(target), [space_of(other) for other in others]))
 
     def moved(self, space: Space) -> None:
@@ -191,6 +193,15 @@ async def test_a_move_while_one_runs_and_one_to_where_it_is_are_refused(scene: S
     assert scene.around.closed == [OLD, THIRD]
 
 
+async def test_who_does_not_know_yet_what_is_in_use_begins_no_move(scene: Scene) -> None:
+    embedders = scene.embedders(Near(OLD), leads=False)
+
+    with pytest.raises(NotReadyError, match="not known here yet which embedder is in use"):
+        await embedders.start(Far(NEW))
+
+    assert (embedders.space, scene.around.closed, scene.around.noted) == (OLD, [NEW], [])
+
+
 async def test_an_embedder_that_fails_on_the_first_batch_leaves_all_as_it_was(scene: Scene) -> None:
     await scene.write(texts(3), OLD)
     embedders = scene.embedders(Near(OLD))
@@ -239,6 +250,26 @@ async def test_what_the_new_embedder_refuses_keeps_what_it_had_and_who_has_read_
     assert await scene.census() == {NEW: 3, OLD: 1}
     assert scene.around.used[-1] == (NEW, [OLD])
     assert scene.around.long_term == NEW
+
+
+async def test_what_the_old_embedder_gave_up_is_tried_again(scene: Scene) -> None:
+    await scene.write(texts(2), OLD)
+    await scene.recorder.record(append_messages(session_id="s", drafts=[draft("odd", "odd")], vectors=[None], at_ms=1))
+    await scene.recorder.record(
+        abandon_work(
+            tenant="default", session_id="s", message_id="odd", work="embedding", error="refused", attempts=5, at_ms=1
+        )
+    )
+    embedders = scene.embedders(Near(OLD))
+
+    async def is_there() -> bool:
+        return await scene.census() == {NEW: 3}
+
+    async with working(embedders):
+        await embedders.start(Far(NEW))
+        await wait_until(is_there, "all have vectors", within_s=20, every_s=0.001)
+
+    assert (await scene.node.store.counts()).abandoned_embeddings == 0
 
 
 async def test_who_does_not_lead_follows_the_newest_vectors(scene: Scene) -> None:
@@ -303,7 +334,8 @@ async def test_vectors_of_an_embedder_that_this_node_cannot_have_stop_nothing(
     for _ in range(3):
         await follower.look()
 
-    assert follower.space == OLD
+    assert (follower.space, scene.around.lacks) == (OLD, True)
+    assert not await follower.adopt()
     assert caplog.text.count("messages with vectors of third with 4 dimensions are found by words only") == 1
 
 
