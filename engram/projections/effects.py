@@ -29,7 +29,7 @@ ORDER BY log_index LIMIT ?3
 _LIFE: Final = "SELECT session_key FROM sessions WHERE tenant = ? AND session_id = ?"
 _TOUCHED: Final = "SELECT 1 FROM timeline WHERE session_key = ? AND log_index = ?"
 _MESSAGE: Final = "SELECT slot FROM messages WHERE session_key = ? AND message_id = ?"
-_FACT: Final = "SELECT 1 FROM facts WHERE slot >= ? AND slot < ? AND session_key = ? AND fact_id = ?"
+_FACT: Final = "SELECT 1 FROM facts WHERE slot >= ? AND slot < ? AND session_key = ? AND fact_id = ? AND text = ?"
 
 
 def effective(connection: Connection, entries: Sequence[Decoded]) -> list[list[bool]]:
@@ -99,7 +99,7 @@ def _counts(connection: Connection, key: int, log_index: int, event: Event, seen
         case MessageEmbedded():
             return _made_at(connection, key, event.message_id) == (event.source_index or log_index)
         case FactPinned():
-            within = (first_slot(log_index), first_slot(log_index + 1), key, event.fact_id)
+            within = (first_slot(log_index), first_slot(log_index + 1), key, event.fact_id, event.text)
             is_there = connection.execute(_FACT, within).fetchone() is not None
             return is_there and _is_first(seen, FactPinned, event.fact_id)
         case FactUnpinned():

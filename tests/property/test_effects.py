@@ -40,6 +40,7 @@ SAID_AGAIN = entries_of([said("m1"), [said("m1"), said("m2")], [said("m3"), said
 FORGOTTEN = entries_of([[said("m1"), said("m2")], pinned("f1"), deleted("m1"), unpinned("f1"), pinned("f1")])
 VECTORS_OF_NOTHING = entries_of([said("m1"), [said("m2"), embedded("m1", 7)], embedded("m1", 1)])
 PINNED_AGAIN = entries_of([[pinned("f1"), unpinned("f1"), pinned("f1"), pinned("f1")]])
+PINNED_ELSEWHERE = entries_of([pinned("f1", "b"), [pinned("f2", "b"), pinned("f2", "a")]])
 BEGUN_AGAIN = entries_of([said("m1"), ended(), said("m1"), SessionCreated(session_id="s", at_ms=1)])
 
 
@@ -74,6 +75,7 @@ def forgets(event: Event, later: Event) -> bool:
 @example(FORGOTTEN)
 @example(VECTORS_OF_NOTHING)
 @example(PINNED_AGAIN)
+@example(PINNED_ELSEWHERE)
 @example(BEGUN_AGAIN)
 def test_what_counts_is_what_the_ledger_accepted_and_nothing_has_forgotten(entries: list[Entry]) -> None:
     verdicts, counting = asyncio.run(told(entries))
