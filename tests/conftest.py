@@ -46,12 +46,13 @@ def blockbuster() -> Iterator[BlockBuster]:
     """Fail a test whose code of ours blocks the event loop: sleeps, files, sockets, locks, SQLite.
 
     Calls that the tests themselves make are left alone, and so are those that cannot wait for a device: imports, which
-    happen once, and the metrics' reads of /proc, which is memory.
+    happen once, the metrics' reads of /proc, which is memory, and the measuring of coverage, which notes lines under a lock.
     """
     with blockbuster_ctx("engram") as watch:
         for function in watch.functions.values():
             function.can_block_in("<frozen importlib._bootstrap>", "_find_and_load")
             function.can_block_in("prometheus_client/process_collector.py", {"__init__", "collect"})
+            function.can_block_in("coverage/collector.py", "lock_data")
         yield watch
 
 
