@@ -11,7 +11,7 @@ import msgspec
 from engram.api.as_of import index_among
 from engram.api.differences import DifferenceView, Shown, check_order, compare
 from engram.cli.progress import Progress
-from engram.cli.remote import RemoteError, stream_from
+from engram.cli.remote import decoded, stream_from
 from engram.cli.stopped import commit_index, fold, open_log
 from engram.clock import SystemClock
 from engram.config import Config
@@ -87,10 +87,7 @@ async def _running(url: str, wanted: Wanted) -> DifferenceView:
     asked = urlencode({name: value for name, value in query.items() if value is not None})
     async with stream_from(url, f"/sessions/{quote(wanted.session, safe='')}/diff?{asked}") as parts:
         data = b"".join([part async for part in parts])
-    try:
-        return msgspec.json.decode(data, type=DifferenceView)
-    except msgspec.MsgspecError:
-        raise RemoteError(f"what answers at {url} is no engram node") from None
+    return decoded(url, data, DifferenceView)
 
 
 async def _stopped(config: Config, wanted: Wanted, progress: Progress) -> DifferenceView:

@@ -20,7 +20,7 @@ from engram.api.imports import EXPORT_TYPE, Imported
 from engram.api.schemas import Problem
 from engram.cli.files import STANDARD, chunks
 from engram.cli.progress import Progress
-from engram.cli.remote import CONNECT_S, RemoteError
+from engram.cli.remote import CONNECT_S, RemoteError, decoded
 from engram.errors import ConfigError, CorruptionError
 from engram.moving.export_format import ExportEntry, ExportHead, ExportReader, ExportWriter
 
@@ -196,7 +196,7 @@ class _Sender:
                 status, problem = 0, f"no node answers at {self._leader}: {_reason(error)}"
             else:
                 if status == 200:  # noqa: PLR2004 - the one that has an answer
-                    return _decoded(data, self._leader)
+                    return decoded(self._leader, data, Imported)
                 problem = _problem(data, self._leader, status)
             if status and status not in BUSY:
                 raise RemoteError(problem)
@@ -225,13 +225,6 @@ class _Sender:
                     return answer.status, data
                 self._leader = answer.headers.get("Location", "").partition("/import")[0]
         return 503, data  # they send one another the request: an election is under way
-
-
-def _decoded(data: bytes, url: str) -> Imported:
-    try:
-        return msgspec.json.decode(data, type=Imported)
-    except msgspec.MsgspecError:
-        raise RemoteError(f"what answers at {url} is no engram node") from None
 
 
 def _problem(data: bytes, url: str, status: int) -> str:

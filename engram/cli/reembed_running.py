@@ -5,11 +5,10 @@ import asyncio
 from typing import Final, NamedTuple
 
 import aiohttp
-import msgspec
 
 from engram.api.reembedding import PATH, MoveView
 from engram.cli.progress import Progress
-from engram.cli.remote import CONNECT_S, RemoteError, refusal
+from engram.cli.remote import CONNECT_S, RemoteError, decoded, refusal
 from engram.inference.choice import OWN
 
 POLL_S: Final = 0.5
@@ -122,10 +121,7 @@ async def _look(client: aiohttp.ClientSession, url: str) -> MoveView:
         data = await answer.read()
         if not answer.ok:
             raise refusal(url, answer.status, data)
-    try:
-        return msgspec.json.decode(data, type=MoveView)
-    except msgspec.MsgspecError:
-        raise RemoteError(f"what answers at {url} is no engram node") from None
+    return decoded(url, data, MoveView)
 
 
 def _silent(url: str, error: Exception) -> RemoteError:

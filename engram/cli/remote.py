@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from typing import TypeVar
 
 import aiohttp
 import msgspec
@@ -12,6 +13,9 @@ from engram.errors import EngramError
 CONNECT_S = 5.0
 SILENCE_S = 60.0
 """A node that sends nothing for so long, in the middle of an answer, has failed."""
+
+
+View = TypeVar("View")
 
 
 class RemoteError(EngramError):
@@ -43,6 +47,18 @@ def refusal(url: str, status: int, data: bytes) -> RemoteError:
     except msgspec.MsgspecError:
         return RemoteError(f"what answers at {url} with status {status} is no engram node")
     return RemoteError(f"{problem.detail} ({problem.code})")
+
+
+def decoded(url: str, data: bytes, kind: type[View]) -> View:
+    """Return what the node at `url` said, as one of the API's types.
+
+    Raises:
+        RemoteError: That is none: something else answers there.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.MsgspecError:
+        raise RemoteError(f"what answers at {url} is no engram node") from None
 
 
 async def _parts(answer: aiohttp.ClientResponse, url: str) -> AsyncGenerator[bytes]:

@@ -4,11 +4,10 @@ import asyncio
 from typing import Final
 
 import aiohttp
-import msgspec
 
 from engram.api.admin import FindingView, JobView
 from engram.cli.progress import Progress
-from engram.cli.remote import CONNECT_S, RemoteError, refusal
+from engram.cli.remote import CONNECT_S, RemoteError, decoded, refusal
 
 POLL_S: Final = 0.5
 ANSWER_S: Final = 30.0
@@ -83,10 +82,7 @@ async def _decoded(url: str, answer: aiohttp.ClientResponse) -> JobView:
     data = await answer.read()
     if not answer.ok:
         raise refusal(url, answer.status, data)
-    try:
-        return msgspec.json.decode(data, type=JobView)
-    except msgspec.MsgspecError:
-        raise RemoteError(f"what answers at {url} is no engram node") from None
+    return decoded(url, data, JobView)
 
 
 def _line(finding: FindingView) -> str:
