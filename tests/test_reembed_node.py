@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from engram.inference.builtin import DIMENSION, MODEL
-from engram.projections.lance_store import LanceStore
+from engram.projections.lance_store import LanceError, LanceStore
 from tests.cluster.asking import ask, ask_json
 from tests.cluster.cluster_process import Cluster, Plan
 from tests.cluster.waiting import wait_until
@@ -130,7 +131,9 @@ async def long_term(folder: Path, model: str, dimension: int, count: int) -> Non
     lance = LanceStore(str(folder / "data" / "lancedb"), model=model, dimension=dimension)
 
     async def holds() -> bool:
-        return await lance.look() is None and await lance.count() == count
+        with suppress(LanceError):  # it may be made anew at this moment
+            return await lance.look() is None and await lance.count() == count
+        return False
 
     await wait_until(holds, f"LanceDB holds {count} vectors of {model}", within_s=WITHIN_S)
     await lance.stop()

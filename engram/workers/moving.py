@@ -278,12 +278,15 @@ class Embedders:
                 await self._sleep(doubled_s * (0.5 + self._rng.random()))
                 continue
             self._is_new = False
-            outages, self._error, self._refused = 0, None, len(moving.refused)
-            self._is_spent = moving.embedded == 0
+            outages, self._error = 0, None
+            refused, is_spent = len(moving.refused), moving.embedded == 0
             await self.count()
-            if self._is_spent and self._refused:
-                _log.warning("messages stay with their vectors: refused", extra={"refused": self._refused})
+            if is_spent and refused:
+                _log.warning("messages stay with their vectors: refused", extra={"refused": refused})
                 self._node.moved(self.space)
+            # The long-term store has heard of it before anybody reads that the move is over.
+            if target is self.target:
+                self._refused, self._is_spent = refused, is_spent
 
     def _reembedding(self, target: Embedder) -> Reembedding:
         return Reembedding(
