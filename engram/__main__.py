@@ -7,6 +7,8 @@ import sys
 import traceback
 from types import FrameType
 
+from engram.allocator import spare_collections
+
 STOPPED = 0
 INTERRUPTED = 130
 
@@ -24,6 +26,7 @@ def main() -> None:
         from engram.cli import main as run  # noqa: PLC0415 - takes a second, in which it may be told to stop
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        spare_collections()
         code = run(sys.argv[1:])
     except BaseException:  # noqa: BLE001 - the last boundary: a bug is shown, and must not leave a process hanging
         traceback.print_exc()

@@ -31,7 +31,6 @@ from engram.projections.redis_feed import Observer as RedisObserver
 from engram.projections.redis_projection import RedisProjection, open_redis
 from engram.projections.redis_store import RedisStore
 from engram.projections.scratch import sweep
-from engram.projections.sqlite_reads import EmbeddingSpace
 from engram.projections.sqlite_store import PrimaryStore
 from engram.recall.query_vectors import Embedder
 from engram.recall.reader import LOOK_BACK_MESSAGES
@@ -231,9 +230,7 @@ def make_embedder(config: Config, clock: Clock) -> AnyEmbedder:
     Raises:
         ConfigError: A package that it needs is not installed.
     """
-    return choice.make(
-        Choice(config.embedder, config.embedding_model, config.embedding_dimension), server_of(config), clock
-    )
+    return choice.make(_choice_of(config), server_of(config), clock)
 
 
 def server_of(config: Config) -> Server:
@@ -243,14 +240,18 @@ def server_of(config: Config) -> Server:
 
 def space_of_settings(config: Config) -> Space:
     """Return whose vectors the embedder makes that the settings name."""
-    named = choice.named(config.embedder, config.embedding_model, config.embedding_dimension)
-    return Space(named.model, named.dimension)
+    wanted = _choice_of(config)
+    return Space(wanted.model, wanted.dimension)
+
+
+def _choice_of(config: Config) -> Choice:
+    return choice.named(config.embedder, config.embedding_model, config.embedding_dimension)
 
 
 async def stored_space(config: Config, store: PrimaryStore) -> Space:
     """Return whose the newest vectors are; without any, whose the settings say that they will be."""
     newest = await store.embedding_space()
-    return space_of_settings(config) if newest is None else Space(*newest)
+    return space_of_settings(config) if newest is None else newest
 
 
 async def is_of_settings(config: Config, store: PrimaryStore) -> bool:
@@ -272,7 +273,7 @@ async def first_embedder(
     settings = space_of_settings(config)
     newest = await store.embedding_space()
     noted = None if note is None else Space(note.model, note.dimension)
-    space = noted or settings if newest is None else Space(*newest)
+    space = newest or noted or settings
     if newest is not None and noted != space and config.node_id is None:
         _check(newest, settings)
     if space != settings:
@@ -294,8 +295,8 @@ async def check_embedding_space(store: PrimaryStore, embedder: LocalEmbedder | R
         _check(space, Space(embedder.model, embedder.dimension))
 
 
-def _check(stored: EmbeddingSpace, wanted: Space) -> None:
-    if (stored.model, stored.dimension) != wanted:
+def _check(stored: Space, wanted: Space) -> None:
+    if stored != wanted:
         raise ConfigError(
             f"the stored vectors are of model {stored.model} with {stored.dimension} dimensions, but the settings name "
             f"{wanted.model} with {wanted.dimension}: run `engram reembed` with these settings, or set the old ones "

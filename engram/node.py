@@ -12,7 +12,6 @@ work is a query over the projections, so a new leader's go on where the old one'
 """
 
 import asyncio
-import gc
 import logging
 import random
 import signal
@@ -23,9 +22,8 @@ from contextlib import suppress
 from typing import Any
 
 from engram import __version__
-from engram.allocator import bound_memory
+from engram.allocator import bound_memory, spare_collections
 from engram.api.app import build
-from engram.api.arrivals import Space
 from engram.api.ingest import Ingest
 from engram.api.intake import Intake
 from engram.api.readiness import long_term, short_term
@@ -51,11 +49,12 @@ from engram.moving.copying import Copier
 from engram.projections.digests import NOT_YET, DigestTaker
 from engram.projections.eraser import Eraser
 from engram.projections.lance_feed import LanceFeed
+from engram.projections.lance_rows import Space
 from engram.projections.lance_store import LanceStore
 from engram.projections.redis_projection import ForgettingToo
 from engram.projections.upkeep import Upkeep
 from engram.recall.lookback import Lookback
-from engram.recall.query_vectors import Embedder
+from engram.recall.query_vectors import Embedder, is_remote
 from engram.recall.reader import ContextReader
 from engram.recall.sealing import Sealer
 from engram.recall.search import Searcher
@@ -70,10 +69,6 @@ STOP_S = 3.0
 """How long requests in flight may take once the node is to stop: within the 5 s after which supervisors lose patience,
 with a second to spare for the long-term store's last call, and one for the files."""
 
-GC_ALLOCATIONS = 20_000
-"""Objects made before a collection looks for cycles. A batch of messages makes some thousands that are freed without
-one; Python's own 700 spends a tenth of an ingest on looking, measured."""
-
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread that computes may keep the interpreter from one that has just come back from the disk. Python's own
 5 ms is as long as ten flushes: with it a busy loop lets the log and the projections wait (a third fewer messages a
@@ -81,6 +76,9 @@ second from 8 to 64 clients, measured)."""
 
 EMBED_IDLE_S = 0.25
 """How often an idle embedding worker looks for new messages: a look costs one indexed query."""
+
+EMBED_LOCAL_IDLE_S = 2.0
+"""The same where messages are embedded as they are written: only those wait that came before it was known by whom."""
 
 FALL_S = 1.0
 """How long writes wait, after this node led no more, for the next leader to commit them. That takes it a few
@@ -121,7 +119,7 @@ async def run_node(config: Config, stopping: asyncio.Event, on_ready: Callable[[
         note = await asyncio.to_thread(read_note, config.data_dir, settings)
         source = EmbedderSource(config.data_dir, server_of(config), settings, note, clock)
         embedder, tokens = await asyncio.gather(
-            first_embedder(config, foundation.store, source.make, note),
+            first_embedder(config, foundation.store, source.first, note),
             asyncio.to_thread(TokenCounter),
         )
         await _Node(config, foundation, source, embedder, tokens, metrics, clock).run(stopping, on_ready)
@@ -230,9 +228,7 @@ class _Node:
                 f"cannot listen on {self._config.bind_host}:{self._config.bind_port}: {error.strerror}; "
                 "set ENGRAM_BIND_ADDR to a free address"
             ) from error
-        gc.collect()
-        gc.freeze()  # what is here now stays: no collection needs to look at it again
-        gc.set_threshold(GC_ALLOCATIONS, 20, 50)
+        spare_collections()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(background) for background in self._background()]
             _log.info("serving", extra={"address": server.url})
@@ -261,6 +257,7 @@ class _Node:
     def _background(self) -> list[Coroutine[Any, Any, None]]:
         store, clock = self._foundation.store, self._clock
         work: list[Coroutine[Any, Any, None]] = [
+            self._source.prepare(self._embedders.target),
             self._embedders.run(),
             self._eraser.run(),
             self._feed.run(),
@@ -298,7 +295,7 @@ class _Node:
             max_concurrency=self._config.embedding_max_concurrency,
             claim_max=self._config.embedding_claim_max,
             observer=self._metrics,
-            idle_s=EMBED_IDLE_S,
+            idle_s=EMBED_IDLE_S if is_remote(self._embedders.target) else EMBED_LOCAL_IDLE_S,
         )
         await worker.run()
 

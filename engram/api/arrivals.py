@@ -26,17 +26,11 @@ from engram.events import (
 from engram.projections import sessions
 from engram.projections.erasures import BEGINNINGS
 from engram.projections.facts import same_text
+from engram.projections.lance_rows import Space
 from engram.projections.lives import DONE, Life
 
 NORM_TOLERANCE: Final = 0.01
 """float16 of a vector of length 1 is off by less."""
-
-
-class Space(NamedTuple):
-    """The vectors that are compared with one another here."""
-
-    model: str
-    dimension: int
 
 
 class Word(StrEnum):

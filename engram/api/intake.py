@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from engram.api.arrivals import Sorted, Space, Word, needs_earlier, sort
+from engram.api.arrivals import Sorted, Word, needs_earlier, sort
 from engram.api.errors import ImportStoppedError
 from engram.api.ingest import Ingest, Prepared
 from engram.clock import Clock
@@ -31,6 +31,7 @@ from engram.errors import (
 )
 from engram.events import Event, FactPinned, MessageAppended, MessageDeleted, MessageEmbedded, SessionDeleted
 from engram.metrics import Metrics
+from engram.projections.lance_rows import Space
 from engram.projections.ledger import Decoded, Needs, fold, needs
 from engram.projections.lives import View
 from engram.projections.sqlite_load import load
@@ -137,9 +138,9 @@ class Intake:
         self._space = space
         self._imports = 0
 
-    def use(self, model: str, dimension: int) -> None:
-        """Take vectors of this model and width as they come from now on."""
-        self._space = Space(model, dimension)
+    def use(self, space: Space) -> None:
+        """Take vectors of `space` as they come from now on."""
+        self._space = space
 
     @contextmanager
     def admit(self) -> Iterator[None]:

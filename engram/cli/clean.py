@@ -9,6 +9,7 @@ from engram.cli.stopped import commit_index, fold, open_log
 from engram.config import Config
 from engram.log.consensus.types import ConfState, Entry
 from engram.log.sqlite import SqliteLog
+from engram.projections.entries import in_batches
 from engram.projections.eraser import Eraser
 from engram.projections.sqlite_store import PrimaryStore
 
@@ -29,11 +30,9 @@ class StoppedLog:
         """Return up to `limit` entries above `after`."""
         return await self._log.read(after, self.applied_index, limit) if after < self.applied_index else ()
 
-    async def entries(self, after: int) -> AsyncIterator[Sequence[Entry]]:
+    def entries(self, after: int) -> AsyncIterator[Sequence[Entry]]:
         """Yield the entries above `after`, and end."""
-        while batch := await self.read(after, limit=1024):
-            yield batch
-            after = batch[-1].index
+        return in_batches(self.read, after)
 
     async def rewrite(self, payloads: Mapping[int, bytes]) -> None:
         """Replace payloads, by log index."""

@@ -10,10 +10,8 @@ from engram.config import Config
 from engram.errors import ConfigError
 from engram.foundation import Foundation, make_embedder, open_foundation
 from engram.inference.builtin import BuiltinEmbedder
-from engram.projections.lance_rows import Space
-from engram.projections.sqlite_store import PrimaryStore
 from engram.recall.query_vectors import space_of
-from engram.workers.reembedding import InThread, Reembedded, reembed
+from engram.workers.reembedding import InThread, Reembedded, census, reembed
 
 COUNT_MESSAGES = 20_000
 """Counted at a time."""
@@ -49,7 +47,8 @@ async def _embed(config: Config, foundation: Foundation, progress: Progress) -> 
     store = foundation.store
     counts = await store.counts()
     unembedded = counts.pending_embeddings + counts.abandoned_embeddings
-    total = unembedded + await _otherwise(store, space_of(embedder))
+    counted = await census(store, COUNT_MESSAGES)
+    total = unembedded + sum(number for space, number in counted.items() if space != space_of(embedder))
     with progress.step(f"embedding with {embedder.model}", total) as advance:
         if isinstance(embedder, BuiltinEmbedder):
             return await reembed(store, foundation.recorder, InThread(embedder), advance, clock=clock)
@@ -57,14 +56,3 @@ async def _embed(config: Config, foundation: Foundation, progress: Progress) -> 
             return await reembed(store, foundation.recorder, embedder, advance, clock=clock)
         finally:
             await embedder.close()
-
-
-async def _otherwise(store: PrimaryStore, space: Space) -> int:
-    """Return how many messages have vectors of another space."""
-    total = 0
-    after: int | None = 0
-    while after is not None:
-        counted = await store.census(after=after, limit=COUNT_MESSAGES)
-        total += sum(number for found, number in counted.messages.items() if found != space)
-        after = counted.end
-    return total

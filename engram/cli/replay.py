@@ -9,11 +9,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Final, NamedTuple, Self, TextIO
+from typing import NamedTuple, Self, TextIO
 
 from engram.api.as_of import Moment
 from engram.api.times import format_time, parse_time
 from engram.cli import replay_printing, replay_serving
+from engram.cli.clean import StoppedLog
 from engram.cli.progress import Progress
 from engram.cli.replay_printing import Replayed
 from engram.cli.restore import entries_of, verified
@@ -22,17 +23,14 @@ from engram.config import Config
 from engram.errors import ConfigError, InvalidError
 from engram.events import TENANT_DEFAULT, decode
 from engram.foundation import STANDALONE_ID
-from engram.log.consensus.types import Entry, EntryKind
+from engram.log.consensus.types import EntryKind
 from engram.log.restoring import make_log
 from engram.log.sqlite import SqliteLog
-from engram.projections.entries import LogEntry
+from engram.projections.entries import LogEntry, in_batches
 from engram.projections.forgetting import ErasedLog, Forgetting
 from engram.projections.places import time_of
 from engram.projections.scratch import REPLAY, scratch
 from engram.projections.sqlite_store import PrimaryStore
-
-READ_ENTRIES_MAX: Final = 256
-"""Entries that the server reads at a time, when somebody asks it for events."""
 
 
 class Wanted(NamedTuple):
@@ -72,30 +70,9 @@ class PastLog:
         entries = await self._log.read(after, min(limit, self.index - after)) if after < self.index else ()
         return [entry for entry in entries if entry.index <= self.index]
 
-    async def batches(self) -> AsyncIterator[Sequence[LogEntry]]:
+    def batches(self) -> AsyncIterator[Sequence[LogEntry]]:
         """Yield all entries, in order."""
-        after = 0
-        while batch := await self.read(after, READ_ENTRIES_MAX):
-            yield batch
-            after = batch[-1].index
-
-
-class _Committed:
-    """A log up to its last committed index."""
-
-    def __init__(self, log: SqliteLog) -> None:
-        self._log = log
-        self.last = commit_index(log)
-
-    async def read(self, after: int, limit: int) -> Sequence[Entry]:
-        """Return the first entries behind the index `after`, `limit` of them at most."""
-        return await self._log.read(after, self.last, limit) if after < self.last else ()
-
-    async def batches(self, after: int) -> AsyncIterator[Sequence[Entry]]:
-        """Yield the entries behind the index `after`, in order."""
-        while batch := await self.read(after, READ_ENTRIES_MAX):
-            yield batch
-            after = batch[-1].index
+        return in_batches(self.read, 0)
 
 
 async def run(config: Config, wanted: Wanted, out: TextIO, progress: Progress) -> int:
@@ -114,7 +91,7 @@ async def run(config: Config, wanted: Wanted, out: TextIO, progress: Progress) -
     if wanted.backup is None and not await asyncio.to_thread(config.log_path.exists):
         raise ConfigError(f"there is no log at {config.log_path}; ENGRAM_DATA_DIR and RAFT_DB_PATH say where it is")
     async with scratch(folder, REPLAY) as room, _opened(config, wanted.backup, room, progress) as log:
-        committed = _Committed(log)
+        committed = StoppedLog(log, commit_index(log))
         index = await _index_of(committed, wanted.to, progress)
         past = PastLog(await _without_forgotten(committed, index, room, progress), index)
         store = await PrimaryStore.open(room / "projections.db")
@@ -152,16 +129,16 @@ async def _opened(config: Config, backup: Path | None, room: Path, progress: Pro
         await log.close()
 
 
-async def _index_of(log: _Committed, to: str, progress: Progress) -> int:
+async def _index_of(log: StoppedLog, to: str, progress: Progress) -> int:
     """Return the last index of a moment: that index, or the one before the first entry that is later."""
-    last = log.last
+    last = log.applied_index
     if to.isdecimal():
         if not 1 <= int(to) <= last:
             raise InvalidError(f"--to is {to}; the log goes from entry 1 to entry {last}")
         return int(to)
     at_ms, is_later = parse_time("--to", to), False
     with progress.step("looking for the time", last) as advance:
-        async for batch in log.batches(0):
+        async for batch in log.entries(0):
             for entry in batch:
                 entry_ms = time_of(entry)
                 if entry_ms > at_ms and is_later:
@@ -173,12 +150,12 @@ async def _index_of(log: _Committed, to: str, progress: Progress) -> int:
     return last
 
 
-async def _without_forgotten(log: _Committed, index: int, room: Path, progress: Progress) -> ErasedLog:
+async def _without_forgotten(log: StoppedLog, index: int, room: Path, progress: Progress) -> ErasedLog:
     """Return the log without what was forgotten behind `index`."""
     left, forgetting = ErasedLog(log), Forgetting()
-    if index < log.last:
-        with progress.step("looking for what was forgotten since", log.last - index) as advance:
-            async for batch in log.batches(index):
+    if index < log.applied_index:
+        with progress.step("looking for what was forgotten since", log.applied_index - index) as advance:
+            async for batch in log.entries(index):
                 for entry in batch:
                     if entry.kind == EntryKind.NORMAL and entry.data:
                         forgetting.note(decode(entry.data))
@@ -186,7 +163,7 @@ async def _without_forgotten(log: _Committed, index: int, room: Path, progress: 
     if forgetting:
         store = await PrimaryStore.open(room / "forgotten.db")
         try:
-            with progress.step("forgetting it", log.last) as advance:
+            with progress.step("forgetting it", log.applied_index) as advance:
                 await forgetting.erase(left, store, advance)
         finally:
             await store.close()

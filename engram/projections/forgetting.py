@@ -12,14 +12,11 @@ from typing import Final, Protocol
 import msgspec
 
 from engram.events import TENANT_DEFAULT, Event, FactUnpinned, MessageDeleted, SessionDeleted
-from engram.projections.entries import LogEntry
+from engram.projections.entries import LogEntry, in_batches
 from engram.projections.eraser import Eraser
 from engram.projections.sqlite_store import NORMAL, PrimaryStore
 
 DELETIONS: Final = (SessionDeleted, MessageDeleted, FactUnpinned)
-
-BATCH: Final = 1_024
-"""Entries that are read and folded at a time."""
 
 
 class Log(Protocol):
@@ -49,11 +46,9 @@ class ErasedLog:
         """Return the first entries behind the index `after`, `limit` of them at most."""
         return [self._left(entry) for entry in await self._log.read(after, limit)]
 
-    async def entries(self, after: int) -> AsyncIterator[Sequence[LogEntry]]:
+    def entries(self, after: int) -> AsyncIterator[Sequence[LogEntry]]:
         """Yield the entries behind the index `after`, and end."""
-        while batch := await self.read(after, BATCH):
-            yield batch
-            after = batch[-1].index
+        return in_batches(self.read, after)
 
     async def rewrite(self, payloads: Mapping[int, bytes]) -> None:
         """Let entries have other payloads, by log index."""

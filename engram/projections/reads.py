@@ -20,7 +20,7 @@ from engram.projections.rows import (
     SessionRow,
 )
 from engram.projections.sqlite_census import Counted, Others
-from engram.projections.sqlite_reads import Conversation, Counts, EmbeddedRow, EmbeddingSpace
+from engram.projections.sqlite_reads import Conversation, Counts, EmbeddedRow
 from engram.projections.sqlite_standing import standing
 
 EVERY: int = -1
@@ -157,8 +157,8 @@ class PrimaryReads:
         """Return chunks whose vectors were given behind the log index `cursor`; paged as `pending_embeddings` is."""
         return await self._reader.run(partial(sqlite_reads.embedded_after, cursor=cursor, limit=limit))
 
-    async def embedding_space(self) -> EmbeddingSpace | None:
-        """Return model and width of the newest vectors; None when there are none."""
+    async def embedding_space(self) -> Space | None:
+        """Return whose the newest vectors are; None when there are none."""
         return await self._reader.run(sqlite_reads.embedding_space)
 
     async def counts(self) -> Counts:

@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 from engram.database import Connection
 from engram.projections.lance_rows import Space
 from engram.projections.rows import PendingEmbedding
-from engram.projections.slots import first_slot, log_index_of
+from engram.projections.slots import first_slot
+from engram.projections.sqlite_reads import pending, snapshot
 
 _ENTRY: Final = first_slot(1)
 """Slots of an entry."""
@@ -27,9 +28,7 @@ WITH stretch AS (
   ), 0) AS dimension FROM stretch
 )
 """
-_COUNT: Final = (
-    _STRETCH + "SELECT max(slot), model, dimension, count(*), count(model) FROM told GROUP BY model, dimension"
-)
+_COUNT: Final = _STRETCH + "SELECT max(slot), model, dimension, count(*) FROM told GROUP BY model, dimension"
 _OTHERS: Final = (
     _STRETCH
     + """
@@ -59,20 +58,13 @@ def count(connection: Connection, *, after: int, limit: int) -> Counted:
     """Count the next `limit` messages behind the slot `after`; those without vectors are left out."""
     rows = connection.execute(_COUNT, (after, limit)).fetchall()
     looked_at = sum(row[3] for row in rows)
-    found = {Space(model, dimension): number for _, model, dimension, number, _ in rows if model is not None}
+    found = {Space(model, dimension): number for _, model, dimension, number in rows if model is not None}
     return Counted(found, max(row[0] for row in rows) if looked_at == limit else None)
 
 
 def others(connection: Connection, *, space: Space, after: int, limit: int) -> Others:
     """Return which of the next `limit` messages behind the slot `after` have vectors, but not of `space`."""
-    connection.execute("BEGIN")
-    try:
+    with snapshot(connection):
         end, looked_at = connection.execute(_END, (after, limit)).fetchone()
         rows = connection.execute(_OTHERS, (after, limit, space.model, space.dimension)).fetchall()
-    finally:
-        connection.execute("COMMIT")
-    messages = [
-        PendingEmbedding(tenant, session_id, message_id, log_index_of(slot), text)
-        for slot, tenant, session_id, message_id, text in rows
-    ]
-    return Others(messages, end if looked_at == limit else None)
+    return Others(pending(rows), end if looked_at == limit else None)

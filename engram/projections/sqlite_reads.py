@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from engram.database import Connection
 from engram.events import Role
 from engram.projections.erasures import Erasure, Kind, subject_of
+from engram.projections.lance_rows import Space
 from engram.projections.rows import (
     EmbeddingStatus,
     FactRow,
@@ -54,13 +55,6 @@ class Conversation(NamedTuple):
     session: SessionRow
     recent: list[MessageRow]
     facts: list[FactRow]
-
-
-class EmbeddingSpace(NamedTuple):
-    """The model and width of the newest vectors."""
-
-    model: str
-    dimension: int
 
 
 class EmbeddedRow(NamedTuple):
@@ -238,7 +232,7 @@ def waiting(connection: Connection, status: EmbeddingStatus, *, after: int, limi
         " FROM messages m CROSS JOIN contents c USING (slot) CROSS JOIN sessions s USING (session_key)"
         f" WHERE m.embedding = {code} AND m.slot >= ? AND m.slot < ? ORDER BY m.slot LIMIT ?"
     )
-    return _pending(_whole_entries(connection, query, (), after, limit))
+    return pending(_whole_entries(connection, query, (), after, limit))
 
 
 def embedded_after(connection: Connection, cursor: int, limit: int) -> list[EmbeddedRow]:
@@ -255,14 +249,14 @@ def embedded_after(connection: Connection, cursor: int, limit: int) -> list[Embe
     return [EmbeddedRow._make((*row[1:], log_index_of(row[0]))) for row in rows]
 
 
-def embedding_space(connection: Connection) -> EmbeddingSpace | None:
-    """Return the model and width of the newest vectors; None when there are none."""
+def embedding_space(connection: Connection) -> Space | None:
+    """Return whose the newest vectors are; None when there are none."""
     query = (
         "SELECT m.model, length(v.vector) / 2 FROM vectors v"
         " JOIN messages m ON m.session_key = v.session_key AND m.ordinal = v.ordinal ORDER BY v.slot DESC LIMIT 1"
     )
     row = connection.execute(query).fetchone()
-    return None if row is None else EmbeddingSpace(*row)
+    return None if row is None else Space(*row)
 
 
 def counts(connection: Connection) -> Counts:
@@ -326,7 +320,8 @@ def _message(row: Any) -> MessageRow:
     return MessageRow._make((*row[:9], log_index_of(row[9]), metadata_of(row[10]), _STATUS[row[11]]))
 
 
-def _pending(rows: Sequence[tuple[Any, ...]]) -> list[PendingEmbedding]:
+def pending(rows: Sequence[tuple[Any, ...]]) -> list[PendingEmbedding]:
+    """Return messages to embed from rows of slot, tenant, session id, message id and text."""
     return [
         PendingEmbedding(tenant, session_id, message_id, log_index_of(slot), text)
         for slot, tenant, session_id, message_id, text in rows

@@ -65,7 +65,7 @@ class Applied(NamedTuple):
     robbed: list[SessionName]
     """Those of them that lost something, or are gone."""
     embedded: list[EmbeddedRow] | None
-    """Rows that it gave vectors, when it says everything about them."""
+    """Rows that it gave vectors, when they are to be kept and it says everything about them."""
 
 
 Watcher = Callable[[Collection[SessionName], Collection[SessionName], int], None]
@@ -87,7 +87,8 @@ class PrimaryStore(PrimaryReads):
         self.is_lost = False
         """Whether the file was closed to be replaced, and could not be opened again."""
         self._applied_index, self._applied_term, self._last_at_ms = applied
-        self._recent = Recent(self._applied_index)
+        self._recent: Recent | None = None
+        """None until somebody asks for rows with vectors: most who fold a log never do."""
         self.erasure_wanted = asyncio.Event()
         """Set when there is something new to erase; whoever erases clears it."""
         self._watcher: Watcher | None = None
@@ -157,18 +158,21 @@ class PrimaryStore(PrimaryReads):
         """
         assert entries[0].index > self._applied_index, "entries are folded once"
         async with self._writing:
-            applied = await self._writer.transact(partial(_apply, entries=entries))
+            fold = partial(_apply, entries=entries, keeps_rows=self._recent is not None)
+            applied = await self._writer.transact(fold)
             if self._watcher is not None:
                 self._watcher(applied.touched, applied.robbed, entries[-1].index)
             self._applied_index, self._applied_term = entries[-1].index, entries[-1].term
             self._last_at_ms = applied.last_at_ms
-            self._recent.follow(applied.embedded, self._applied_index)
+            if self._recent is not None:
+                self._recent.follow(applied.embedded, self._applied_index)
         if applied.erasures:
             self.erasure_wanted.set()
         return applied.verdicts
 
     async def embedded_after(self, cursor: int, limit: int) -> list[EmbeddedRow]:
         """Return chunks whose vectors were given behind the log index `cursor`, as reads do; the newest from memory."""
+        self._recent = self._recent or Recent(self._applied_index)
         recent = self._recent.behind(cursor, limit)
         return await super().embedded_after(cursor, limit) if recent is None else recent
 
@@ -261,7 +265,7 @@ class PrimaryStore(PrimaryReads):
             self._writer, reader, applied = await _open(path, self._boot_id)
             old, self._reader = self._reader, reader
             self._applied_index, self._applied_term, self._last_at_ms = applied
-            self._recent = Recent(self._applied_index)
+            self._recent = None
             await old.close()  # it has answered from the old file until now
         if self._applied_index != applied_index:
             raise CorruptionError(f"{path} cannot be read any more")
@@ -366,13 +370,14 @@ def _applied(connection: Connection) -> tuple[int, int, int]:
     return row
 
 
-def _apply(connection: Connection, entries: Sequence[LogEntry]) -> Applied:
+def _apply(connection: Connection, entries: Sequence[LogEntry], *, keeps_rows: bool) -> Applied:
     decoded = [_decode(entry) for entry in entries]
     view = load(connection, ledger.needs(decoded))
     stamps.write(connection, stamps.marks(decoded, view.last_at_ms))
     verdicts = ledger.fold(view, decoded)
     sqlite_writes.write(connection, view, applied_index=entries[-1].index, applied_term=entries[-1].term)
-    return Applied(verdicts, len(view.erasures), view.last_at_ms, *_touched(view), embedded_rows(view))
+    rows = embedded_rows(view) if keeps_rows else None
+    return Applied(verdicts, len(view.erasures), view.last_at_ms, *_touched(view), rows)
 
 
 def _touched(view: View) -> tuple[list[SessionName], list[SessionName]]:

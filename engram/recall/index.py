@@ -6,7 +6,7 @@ each, and speakers' names go when the session goes. Forgetting one message means
 Belongs to one thread at a time. Folding in any number of steps gives the same index as folding at once.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -251,24 +251,37 @@ class SessionIndex:
 
     def _give_vectors(self, vectors: Sequence[VectorRow]) -> None:
         latest = {vector.ordinal: space_of(vector) for vector in vectors}
-        current = sorted((vector for vector in vectors if space_of(vector) == latest[vector.ordinal]), key=space_of)
-        for space, rows in groupby(current, key=space_of):
-            self._give(space, list(rows))
+        for space, ordinals, table in tables(
+            vector for vector in vectors if space_of(vector) == latest[vector.ordinal]
+        ):
+            places = self._ordinals.array.searchsorted(ordinals)
+            there = np.zeros(len(ordinals), np.bool_)
+            inside = places < len(self)
+            there[inside] = self._ordinals.array[places[inside]] == ordinals[inside]
+            self._vectors.replace(space, table[there], places[there])
 
-    def _give(self, space: Space, vectors: Sequence[VectorRow]) -> None:
-        ordinals = np.array([vector.ordinal for vector in vectors], np.uint32)
-        places = self._ordinals.array.searchsorted(ordinals)
-        there = np.zeros(len(vectors), np.bool_)
-        inside = places < len(self)
-        there[inside] = self._ordinals.array[places[inside]] == ordinals[inside]
-        halves = np.frombuffer(b"".join(vector.vector for vector in vectors), "<f2")
-        table = halves.reshape(len(vectors), space.dimension).astype(np.float32)
-        self._vectors.replace(space, table[there], places[there])
+
+class Table(NamedTuple):
+    """Vectors of one maker, a line each."""
+
+    space: Space
+    ordinals: Uint32s
+    """Of the messages that they were made of."""
+    vectors: npt.NDArray[np.float32]
 
 
 def space_of(vector: VectorRow) -> Space:
     """Return what a vector can be compared with."""
     return Space(vector.model, len(vector.vector) // FLOAT16_BYTES)
+
+
+def tables(vectors: Iterable[VectorRow]) -> Iterator[Table]:
+    """Yield the vectors of each maker, those of one in the order given."""
+    for space, own in groupby(sorted(vectors, key=space_of), key=space_of):
+        rows = list(own)
+        halves = np.frombuffer(b"".join(row.vector for row in rows), "<f2")
+        ordinals = np.array([row.ordinal for row in rows], np.uint32)
+        yield Table(space, ordinals, halves.reshape(len(rows), space.dimension).astype(np.float32))
 
 
 def _chunks_of(arrays: blob.Arrays) -> dict[Space, Chunks]:

@@ -1,13 +1,12 @@
 """A session's recall index as it was: the present one, cut before what came later."""
 
 from collections.abc import Collection, Sequence
-from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
 
 from engram.projections.past import Cut
-from engram.recall.index import SPEAKERS_MAX, Episodes, Rows, SessionIndex, Uint32s, space_of, turns_of
+from engram.recall.index import SPEAKERS_MAX, Episodes, Rows, SessionIndex, Uint32s, tables, turns_of
 from engram.recall.postings import Matches
 from engram.recall.spaces import SpaceVectors, Towards, by_space
 from engram.recall.talk import Turns
@@ -80,11 +79,9 @@ class PastIndex(SessionIndex):
 
     def _give_earlier(self, table: SpaceVectors) -> None:
         """Give rows the vectors that they had in place of those they have now, which `table` does not hold."""
-        for space, vectors in groupby(sorted(self._cut.vectors, key=space_of), key=space_of):
-            rows = list(vectors)
-            places, there = self._places([vector.ordinal for vector in rows])
-            halves = np.frombuffer(b"".join(vector.vector for vector in rows), "<f2")
-            table.replace(space, halves.reshape(len(rows), space.dimension).astype(np.float32)[there], places)
+        for space, ordinals, vectors in tables(self._cut.vectors):
+            places, there = self._places(ordinals.tolist())
+            table.replace(space, vectors[there], places)
 
     def _places(self, ordinals: Sequence[int]) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.bool_]]:
         """Return the rows of messages, and which of the messages have one: one may have been deleted a moment ago."""

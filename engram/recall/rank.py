@@ -17,7 +17,7 @@ from engram.recall.index import ASKS, ASSISTANT, STARTS_EPISODE, TELLS_TIME, Ses
 from engram.recall.spaces import Towards, by_space, common_scale
 from engram.recall.terms import query_terms
 from engram.recall.times import Span, spans
-from engram.recall.vectors import Similarities
+from engram.recall.vectors import Similarities, none_known
 
 ASSISTANT_WEIGHT = 0.5
 ASSISTANT_COSTS = 0.2
@@ -94,7 +94,7 @@ def dense(indexes: Sequence[SessionIndex], vectors: Towards, rows: int) -> Simil
     """Step 6: each row's cosine with the query's vector by the row's own maker; nothing is known without one."""
     towards = {space: vector for space, vector in vectors.items() if vector.any()}
     if not towards:
-        return Similarities(np.zeros(rows, np.float32), np.zeros(rows, np.bool_), np.zeros(rows, np.uint8))
+        return none_known(rows)
     parts = [index.similarities(towards) for index in indexes]
     if len(parts) == 1:
         return parts[0]

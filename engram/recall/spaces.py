@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engram.projections.lance_rows import Space
-from engram.recall.vectors import Chunks, Floats, Numbers, RowVectors, Similarities
+from engram.recall.vectors import Chunks, Floats, Numbers, RowVectors, Similarities, none_known
 
 UNNAMED: Final = ""
 """The maker of vectors of which nobody says who made them."""
@@ -78,9 +78,7 @@ class SpaceVectors:
             together.cosines[found.known] = found.cosines[found.known]
             together.known[found.known] = True
             together.spaces[found.known] = found.spaces[found.known]
-        if together is not None:
-            return together
-        return Similarities(np.zeros(rows, np.float32), np.zeros(rows, np.bool_), np.zeros(rows, np.uint8))
+        return none_known(rows) if together is None else together
 
 
 def common_scale(similarities: Similarities) -> Floats:

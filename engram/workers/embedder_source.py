@@ -60,24 +60,41 @@ class EmbedderSource:
         if note is not None and note.base_url is not None:
             self._addresses[Space(note.model, note.dimension)] = note.base_url
 
-    async def make(self, space: Space) -> LocalEmbedder | RemoteEmbedder:
-        """Return an embedder whose vectors are of `space`.
+    async def first(self, space: Space) -> AnyEmbedder:
+        """Return an embedder whose vectors are of `space`, to start with: `prepare` it while others are served.
 
         Raises:
             ConfigError: There is none, as the node is set up.
         """
-        return await self.make_chosen(choice.stored(*space, self._addresses.get(space)))
+        return await self._made(choice.stored(*space, self._addresses.get(space)), TRIES_MAX)
+
+    async def make(self, space: Space) -> AnyEmbedder:
+        """Return an embedder whose vectors are of `space`, prepared.
+
+        Raises:
+            ConfigError: There is none, as the node is set up.
+        """
+        made = await self.first(space)
+        await self.prepare(made)
+        return made
 
     async def make_chosen(self, wanted: Choice, *, tries_max: int = TRIES_MAX) -> AnyEmbedder:
-        """Return the embedder that was chosen.
+        """Return the embedder that was chosen, prepared.
 
         Raises:
             ConfigError: A package is missing, or nothing says where the server is.
         """
-        made = await asyncio.to_thread(choice.make, wanted, self._server, self._clock, tries_max=tries_max)
-        if isinstance(made, OpenAIEmbedder):
-            await made.prepare()
+        made = await self._made(wanted, tries_max)
+        await self.prepare(made)
         return made
+
+    async def prepare(self, embedder: LocalEmbedder | RemoteEmbedder) -> None:
+        """Load what an embedder needs before its first query comes: OpenAI's client takes most of a second."""
+        if isinstance(embedder, OpenAIEmbedder):
+            await embedder.prepare()
+
+    async def _made(self, wanted: Choice, tries_max: int) -> AnyEmbedder:
+        return await asyncio.to_thread(choice.make, wanted, self._server, self._clock, tries_max=tries_max)
 
     def remember(self, wanted: Choice) -> None:
         """Keep in mind where the server of a model is."""

@@ -23,7 +23,7 @@ class Ingests(Protocol):
 class Imports(Protocol):
     """Takes vectors as they come."""
 
-    def use(self, model: str, dimension: int) -> None: ...
+    def use(self, space: Space) -> None: ...
 
 
 class LooksBack(Protocol):
@@ -69,7 +69,7 @@ class EmbeddingUse:
         self._target = target
         self._searches.use([target, *others], lacks=lacks)
         if self._imports is not None:
-            self._imports.use(target.model, target.dimension)
+            self._imports.use(space_of(target))
         if self._looks_back is not None:
             self._looks_back.use({space_of(embedder).model for embedder in (target, *others)})
         self.settle(is_settled=self.is_settled)

@@ -11,7 +11,6 @@ leader loses nothing.
 import asyncio
 import logging
 import random
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -20,8 +19,6 @@ from engram.errors import ConfigError, ConflictError, NotReadyError, TimedOutErr
 from engram.inference.choice import Move
 from engram.inference.embedder import RemoteEmbedder
 from engram.projections.lance_rows import Space
-from engram.projections.sqlite_census import Counted
-from engram.projections.sqlite_reads import EmbeddingSpace
 from engram.recall.query_vectors import Embedder, is_local, is_remote, space_of
 from engram.workers import reembedding
 from engram.workers.batches import Observer
@@ -45,14 +42,15 @@ STALLED_CENSUSES: Final = 60
 _log = logging.getLogger(__name__)
 
 
-class Reads(reembedding.Reads, Protocol):
+class Reads(reembedding.Reads, reembedding.Census, Protocol):
     """The part of the primary store that is read."""
 
-    async def embedding_space(self) -> EmbeddingSpace | None:
-        """Return model and width of the newest vectors; None when there are none."""
+    @property
+    def applied_index(self) -> int:
+        """Index of the last log entry that reads see."""
 
-    async def census(self, *, after: int, limit: int) -> Counted:
-        """Count whose vectors the next `limit` messages behind the slot `after` have."""
+    async def embedding_space(self) -> Space | None:
+        """Return whose the newest vectors are; None when there are none."""
 
 
 class Source(Protocol):
@@ -119,6 +117,8 @@ class Embedders:
         self._idle = asyncio.Event()
         """Nothing is embedded by the target that was."""
         self._idle.set()
+        self._looked_at_index = -1
+        """Up to here it is known whose the newest vectors are."""
         self._counts: Mapping[Space, int] = {}
         self._counted_s = float("-inf")
         self._stalled = 0
@@ -143,9 +143,8 @@ class Embedders:
     def status(self) -> Move:
         """Return how far a move is, as last counted."""
         total, left = sum(self._counts.values()), self._left()
-        is_running = left > (self._refused if self._is_spent else 0)
         return Move(
-            state="running" if is_running else "done" if self._has_moved else "none",
+            state="running" if self._is_under_way() else "done" if self._has_moved else "none",
             model=self.space.model,
             dimension=self.space.dimension,
             others=tuple(sorted({space.model for space in self._counts if space != self.space})),
@@ -169,16 +168,17 @@ class Embedders:
 
     async def look(self) -> None:
         """Use the embedder of the newest vectors, unless this node leads and says itself which it is; count."""
-        if not self._leads():
+        applied_index = self._reads.applied_index
+        if not self._leads() and applied_index != self._looked_at_index:
             await self.adopt()
+            self._looked_at_index = applied_index
         if self._is_census_due():
             await self.count()
 
     async def adopt(self) -> bool:
         """Use the embedder of the newest vectors; return False if this node cannot have it."""
         async with self._starting:
-            newest = await self._reads.embedding_space()
-            space = None if newest is None else Space(newest.model, newest.dimension)
+            space = await self._reads.embedding_space()
             if space is None or space == self.space:
                 return True
             embedder = None if space in self._unknown else await self._made(space)
@@ -261,7 +261,7 @@ class Embedders:
             pass  # whoever begins the move records its first vectors alone: they show whether it can begin
         outages = 0
         while True:
-            if not self._is_new and self._left() <= (self._refused if self._is_spent else 0):
+            if not self._is_new and not self._is_under_way():
                 await self._sleep(LOOK_S)
                 continue
             moving = self._reembedding(target)
@@ -325,7 +325,7 @@ class Embedders:
         """Count whose vectors the messages have; use embedders of all of them, and of nobody else."""
         async with self._counting:
             started_s = self._clock.monotonic_s()
-            counts = await self._counted()
+            counts = await reembedding.census(self._reads, CENSUS_MESSAGES)
             took_s = self._clock.monotonic_s() - started_s
             await self._keep(counts.keys() - {self.space})  # before anybody is told of them
             self._counted_s = self._clock.monotonic_s() + took_s / CENSUS_SHARE
@@ -333,15 +333,6 @@ class Embedders:
             self._counts = counts
             if not self._left() or self._stalled == STALLED_CENSUSES:
                 self._node.moved(self.space)
-
-    async def _counted(self) -> dict[Space, int]:
-        counts: Counter[Space] = Counter()
-        after: int | None = 0
-        while after is not None:
-            counted = await self._reads.census(after=after, limit=CENSUS_MESSAGES)
-            counts.update(counted.messages)
-            after = counted.end
-        return dict(counts)
 
     async def _keep(self, spaces: Collection[Space]) -> None:
         found_out = len(self._unknown)
@@ -366,6 +357,10 @@ class Embedders:
             self._unknown.add(space)
             _log.error("messages with vectors of %s are found by words only: %s", _named(space), error)
             return None
+
+    def _is_under_way(self) -> bool:
+        """Whether there are messages to move that the target has not refused."""
+        return self._left() > (self._refused if self._is_spent else 0)
 
     def _left(self) -> int:
         return sum(number for space, number in self._counts.items() if space != self.space)

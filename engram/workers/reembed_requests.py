@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from engram.errors import ConfigError, InvalidError
 from engram.inference import choice
-from engram.inference.choice import Move, Server, Wanted
+from engram.inference.choice import AnyEmbedder, Choice, Move, Server, Wanted
 from engram.inference.embedder import EmbedderError, RemoteEmbedder
 from engram.projections.lance_rows import Space
 from engram.workers.batches import PROBE
@@ -36,15 +36,24 @@ class ReembedRequests:
         chosen = choice.chosen(wanted, self._server, self._widths)
         await self._embedders.check(Space(chosen.model, chosen.dimension))
         try:
-            probed = await self._source.make_chosen(chosen, tries_max=1)
-            try:
-                await _probe(embeds(probed))
-            finally:
-                await self._source.close(probed)
+            embedder = await self._probed(chosen)
             self._source.remember(chosen)
-            return await self._embedders.start(await self._source.make_chosen(chosen))
+            return await self._embedders.start(embedder)
         except ConfigError as error:
             raise InvalidError(str(error)) from error
+
+    async def _probed(self, chosen: Choice) -> AnyEmbedder:
+        """Return the embedder that was chosen, which has embedded a text."""
+        embedder = await self._source.make_chosen(chosen, tries_max=1)
+        try:
+            await _probe(embeds(embedder))
+        except BaseException:
+            await self._source.close(embedder)
+            raise
+        if chosen.kind != "openai":
+            return embedder
+        await self._source.close(embedder)  # it asks its server once; one that is used asks again
+        return await self._source.make_chosen(chosen)
 
 
 async def _probe(embedder: RemoteEmbedder) -> None:

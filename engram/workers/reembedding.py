@@ -1,14 +1,15 @@
 """Embedding again: every message that has no vectors of the wanted model gets some."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from engram.clock import Clock
 from engram.inference.embedder import EmbedderError, LocalEmbedder, Matrix, RemoteEmbedder
 from engram.projections.lance_rows import Space
 from engram.projections.rows import PendingEmbedding
-from engram.projections.sqlite_census import Others
+from engram.projections.sqlite_census import Counted, Others
 from engram.workers.batches import Batches, Identity, Job, Observer, entries, events, identity
 from engram.workers.embedding import Records
 
@@ -42,6 +43,24 @@ class Reads(Protocol):
 
     async def embedded_otherwise(self, space: Space, *, after: int, limit: int) -> Others:
         """Return which of the next `limit` messages behind the slot `after` have vectors, but not of `space`."""
+
+
+class Census(Protocol):
+    """The part of the primary store that counts."""
+
+    async def census(self, *, after: int, limit: int) -> Counted:
+        """Count whose vectors the next `limit` messages behind the slot `after` have."""
+
+
+async def census(reads: Census, limit: int) -> Mapping[Space, int]:
+    """Return whose vectors how many messages have, counted so many at a time."""
+    counts: Counter[Space] = Counter()
+    after: int | None = 0
+    while after is not None:
+        counted = await reads.census(after=after, limit=limit)
+        counts.update(counted.messages)
+        after = counted.end
+    return counts
 
 
 class ReadPage(Protocol):

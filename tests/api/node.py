@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engram.api.app import Application, build
-from engram.api.arrivals import Space
 from engram.api.ingest import Ingest
 from engram.api.intake import Intake
 from engram.api.open_streams import OpenStreams
@@ -26,6 +25,7 @@ from engram.moving.copying import Copier
 from engram.projections.digests import Digests
 from engram.projections.eraser import Eraser
 from engram.projections.lance_feed import LanceFeed, Silent
+from engram.projections.lance_rows import Space
 from engram.projections.lance_store import LanceStore
 from engram.projections.projector import Projector
 from engram.projections.sqlite_store import PrimaryStore

@@ -39,6 +39,7 @@ async def compare(entries: list[Entry], batch: int, limit: int, patience: int) -
     with scratch_folder() as folder:
         store = await open_store(Path(folder))
         cursor = 0
+        await store.embedded_after(cursor, limit)
         for number, start in enumerate(range(0, len(entries), batch)):
             await store.apply(entries[start : start + batch])
             stored = await PrimaryReads.embedded_after(store, cursor, limit)
@@ -57,6 +58,7 @@ def test_whoever_follows_the_fold_gets_what_the_file_has(
 
 async def test_what_was_just_folded_is_not_read_back(tmp_path: Path) -> None:
     store = await open_store(tmp_path)
+    assert await store.embedded_after(0, 9) == []  # from now on somebody follows
     await apply(store, entries_of(TAIL))
     with closing(sqlite3.connect(tmp_path / "projections.db")) as file, file:
         file.execute("UPDATE contents SET text = 'of the file'")

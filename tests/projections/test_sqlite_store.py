@@ -17,8 +17,9 @@ from engram.events import (
     WorkAbandoned,
     encode,
 )
+from engram.projections.lance_rows import Space
 from engram.projections.rows import RecallBlob, VectorRow
-from engram.projections.sqlite_reads import Counts, EmbeddingSpace
+from engram.projections.sqlite_reads import Counts
 from engram.projections.sqlite_store import PrimaryStore
 from tests.projections.histories import (
     Entry,
@@ -255,8 +256,8 @@ async def test_the_embedding_space_is_that_of_the_newest_vectors(store: PrimaryS
     space = await store.embedding_space()
     await store.apply([Entry(4, encode([deleted("m2")]))])
 
-    assert space == EmbeddingSpace("model-b", 4)
-    assert await store.embedding_space() == EmbeddingSpace("model-a", 4)
+    assert space == Space("model-b", 4)
+    assert await store.embedding_space() == Space("model-a", 4)
 
 
 async def test_chunks_are_fed_on_in_the_order_their_vectors_came(store: PrimaryStore) -> None:
